@@ -1,3 +1,15 @@
+// rtpush: real-time push for C in one file: WebSocket, Server-Sent Events, long polling, short polling, one log.
+//
+// ============================================================================
+// >>manual  (being written)
+// ============================================================================
+#if defined(RTPUSH_IMPLEMENTATION) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE // before the first system header: accept4 and the like
+#endif
+#if defined(RTPUSH_IMPLEMENTATION) && defined(__APPLE__) && !defined(_DARWIN_C_SOURCE)
+#define _DARWIN_C_SOURCE
+#endif
+
 // ============================================================================
 // >>declarations  what a program sees: types, one desc per constructor, functions
 //
@@ -17,7 +29,11 @@
 
 #ifndef RTPUSH_DEF
 #ifdef RTPUSH_STATIC
+#if defined(__GNUC__) || defined(__clang__)
+#define RTPUSH_DEF static __attribute__((unused))
+#else
 #define RTPUSH_DEF static
+#endif
 #else
 #define RTPUSH_DEF extern
 #endif
@@ -137,7 +153,8 @@ typedef struct rtpush_iov {
     size_t len;
 } rtpush_iov;
 
-enum { RTPUSH_READ = 1, RTPUSH_WRITE = 2 };
+#define RTPUSH_READ 1u
+#define RTPUSH_WRITE 2u
 
 typedef struct rtpush_event {
     uint64_t tag;   // what `watch` was given
@@ -405,6 +422,10 @@ RTPUSH_DEF int rtpush_stream_end(rtpush_hub *hub, rtpush_stream stream);
 // is none. type: the Content-Type, NULL guesses by the name's end.
 RTPUSH_DEF int rtpush_reply_file(rtpush_request *request, const char *root, const char *path, const char *type);
 
+// An upgrade request (RFC 6455 §4.2.1) outside the mount becomes a raw WebSocket without topics: its frames come to
+// on_message with topic "", and rtpush_send answers. 0, or a code: answer it otherwise. The session is in *session.
+RTPUSH_DEF int rtpush_accept_websocket(rtpush_request *request, rtpush_session *session);
+
 // --- timers ---
 
 // Calls fn once, after ms. 0: no memory.
@@ -480,8 +501,10 @@ typedef struct rtpush_head {
 } rtpush_head;
 
 // A request's head (RFC 9112 §2 to §7), strictly. > 0: so many bytes are the head; 0: it is not complete; < 0:
-// refused, the negated status (400, 414, 431, 501, 505). Limits of 0 are the defaults.
-RTPUSH_DEF ptrdiff_t rtpush_parse_head(rtpush_head *head, const char *data, size_t size, size_t line_max, size_t headers_max);
+// refused, the negated status (400, 414, 417, 431, 501, 505). line_max, head_max and headers_max of 0 are the
+// defaults of desc. Slices point into data.
+RTPUSH_DEF ptrdiff_t rtpush_parse_head(rtpush_head *head, const char *data, size_t size, size_t line_max, size_t head_max,
+                                       size_t headers_max);
 
 // Chunked transfer coding (RFC 9112 §7.1). Start with a zeroed struct. Takes from data, gives at most one run of
 // body bytes in *body (inside data). Returns bytes taken, or -1: malformed. Call again while it takes; is_done: ended.
@@ -527,3 +550,8080 @@ RTPUSH_DEF bool rtpush_matches(const char *pattern, const char *name);
 #endif
 #endif // RTPUSH_H
 
+// ============================================================================
+// >>base  the compiler, the platform, the few words everything is written in
+//
+// Rooms below stand inside `#ifdef RP_OPEN` (parsers too) or `#ifdef RP_SERVER`
+// (all but them); both are closed again at the end of the file, so that a second
+// include adds nothing. Platform #ifs live here, in `loop` and in `socket`.
+// ============================================================================
+#if defined(RTPUSH_IMPLEMENTATION) && !defined(RTPUSH_IMPLEMENTED)
+#define RTPUSH_IMPLEMENTED
+#define RP_OPEN
+#ifndef RTPUSH_PARSERS_ONLY
+#define RP_SERVER
+#endif
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef RP_SERVER
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+#ifndef RTPUSH_NO_THREADS
+#include <pthread.h>
+#endif
+#if defined(__linux__)
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#define RP_HAS_EPOLL
+#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || defined(__DragonFly__)
+#include <sys/event.h>
+#define RP_HAS_KQUEUE
+#endif
+#endif // RP_SERVER
+
+#ifndef RTPUSH_REALLOC
+#define RTPUSH_REALLOC(old, size) realloc(old, size)
+#define RTPUSH_FREE(old) free(old)
+#endif
+
+// What is never true unless rtpush is wrong; in debug builds (RTPUSH_DEBUG) the host's assert sees it.
+#ifndef RTPUSH_ASSERT
+#ifdef RTPUSH_DEBUG
+#include <assert.h>
+#define RTPUSH_ASSERT(x) assert(x)
+#else
+#define RTPUSH_ASSERT(x) ((void)0)
+#endif
+#endif
+
+// A place where tests break a rule on purpose, to see that the model notices (tests/model.c). Nothing in a user's build.
+#ifndef RTPUSH_BREAK
+#define RTPUSH_BREAK(rule) 0
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define RP_ATOMIC_READ(at) __atomic_load_n(at, __ATOMIC_ACQUIRE)
+#define RP_ATOMIC_WRITE(at, value) __atomic_store_n(at, value, __ATOMIC_RELEASE)
+#else
+#define RP_ATOMIC_READ(at) (*(at))
+#define RP_ATOMIC_WRITE(at, value) (*(at) = (value))
+#endif
+
+#define RP_MIN(a, b) ((a) < (b) ? (a) : (b))
+#define RP_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define RP_COUNT(array) (sizeof(array) / sizeof(array)[0])
+// The struct that has `member` at this address.
+#define RP_OWNER(type, member, address) ((type *)(void *)((char *)(address) - offsetof(type, member)))
+
+static rtpush_slice rp_slice(const void *data, size_t size) {
+    rtpush_slice s;
+    s.data = (const char *)data;
+    s.size = size;
+    return s;
+}
+
+static rtpush_slice rp_slice_of(const char *text) { return rp_slice(text, strlen(text)); }
+
+static char rp_lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c; }
+
+// Is `s` this word, in any case of ASCII letters?
+static bool rp_slice_is(rtpush_slice s, const char *word) {
+    size_t i = 0;
+    while (i < s.size && word[i] && rp_lower(s.data[i]) == rp_lower(word[i])) i++;
+    return i == s.size && !word[i];
+}
+
+static rtpush_slice rp_slice_trim(rtpush_slice s) {
+    while (s.size && (s.data[0] == ' ' || s.data[0] == '\t')) s.data++, s.size--;
+    while (s.size && (s.data[s.size - 1] == ' ' || s.data[s.size - 1] == '\t')) s.size--;
+    return s;
+}
+
+// Takes what is before the next `mark` (all, if there is none) off the front of *rest. false: nothing is left.
+static bool rp_slice_next(rtpush_slice *rest, char mark, rtpush_slice *part) {
+    if (!rest->data) return false;
+    const char *end = rest->size ? (const char *)memchr(rest->data, mark, rest->size) : NULL;
+    *part = rp_slice(rest->data, end ? (size_t)(end - rest->data) : rest->size);
+    if (end) *rest = rp_slice(end + 1, rest->size - part->size - 1);
+    else *rest = rp_slice(NULL, 0);
+    return true;
+}
+
+// Decimal digits alone; false: none, another character, or over 64 bits.
+static bool rp_slice_number(rtpush_slice s, uint64_t *number) {
+    uint64_t n = 0;
+    if (!s.size || s.size > 20) return false;
+    for (size_t i = 0; i < s.size; i++) {
+        unsigned digit = (unsigned)(unsigned char)s.data[i] - '0';
+        if (digit > 9 || n > (UINT64_MAX - digit) / 10) return false;
+        n = n * 10 + digit;
+    }
+    *number = n;
+    return true;
+}
+
+static int rp_hex_digit(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    c = rp_lower(c);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+#ifdef RP_SERVER
+// Writes n in decimal, returns how many digits; buf of at least 20.
+static size_t rp_format_number(char *buf, uint64_t n) {
+    char digits[20];
+    size_t count = 0;
+    do digits[count++] = (char)('0' + n % 10);
+    while (n /= 10);
+    for (size_t i = 0; i < count; i++) buf[i] = digits[count - 1 - i];
+    return count;
+}
+#endif
+
+static const char *const rp_code_texts[] = {
+#define RP_CODE_TEXT(name, text) text,
+    RTPUSH_CODES(RP_CODE_TEXT)
+#undef RP_CODE_TEXT
+};
+
+RTPUSH_DEF const char *rtpush_strerror(int code) {
+    return code >= 0 && code < RTPUSH_CODE_COUNT ? rp_code_texts[code] : "unknown code";
+}
+#endif // RTPUSH_IMPLEMENTATION
+
+// ============================================================================
+// >>memory  one allocator for all, and slabs  (uses: base)
+//
+// Every allocation can fail and every caller goes on. A slab hands out slots that
+// never move, by chunks, and names them by index and generation: a handle that
+// outlived its slot finds nothing.
+// ============================================================================
+#ifdef RP_SERVER
+typedef struct rp_mem {
+    rtpush_alloc alloc;
+    void *user;
+    uint64_t failed;
+} rp_mem;
+
+static void *rp_mem_default(void *old, size_t size, void *user) {
+    (void)user;
+    if (size) return RTPUSH_REALLOC(old, size);
+    RTPUSH_FREE(old);
+    return NULL;
+}
+
+static void *rp_mem_resize(rp_mem *mem, void *old, size_t size) {
+    void *p = mem->alloc(old, size, mem->user);
+    if (!p) mem->failed++;
+    return p;
+}
+
+static void *rp_mem_get(rp_mem *mem, size_t size) {
+    void *p = rp_mem_resize(mem, NULL, size);
+    if (p) memset(p, 0, size);
+    return p;
+}
+
+static void rp_mem_free(rp_mem *mem, void *p) {
+    if (p) mem->alloc(p, 0, mem->user);
+}
+
+static char *rp_mem_text(rp_mem *mem, rtpush_slice s) {
+    char *copy = (char *)rp_mem_get(mem, s.size + 1);
+    if (copy && s.size) memcpy(copy, s.data, s.size);
+    return copy;
+}
+
+// Makes room in an array for one element more, doubling. Old content stays on failure.
+static bool rp_mem_grow(rp_mem *mem, void **array, uint32_t *cap, uint32_t count, size_t element) {
+    if (count < *cap) return true;
+    uint32_t wanted = *cap ? *cap * 2 : 4;
+    void *p = rp_mem_resize(mem, *array, wanted * element);
+    if (!p) return false;
+    *array = p;
+    *cap = wanted;
+    return true;
+}
+
+enum { RP_CHUNK = 256 };
+static const uint32_t RP_NO_SLOT = UINT32_MAX;
+
+// At the start of whatever lives in a slab. The generation is odd while the slot is taken.
+typedef struct rp_slot {
+    uint32_t generation, index;
+} rp_slot;
+
+typedef struct rp_slab {
+    rp_mem *mem;
+    size_t size;
+    char **chunks;
+    uint32_t chunk_count, chunk_cap;
+    uint32_t free_first; // index of a free slot, whose .index is the next one's
+    uint32_t live;
+} rp_slab;
+
+static void rp_slab_init(rp_slab *slab, rp_mem *mem, size_t size) {
+    memset(slab, 0, sizeof *slab);
+    slab->mem = mem;
+    slab->size = size;
+    slab->free_first = RP_NO_SLOT;
+}
+
+static rp_slot *rp_slab_at(const rp_slab *slab, uint32_t index) {
+    return (rp_slot *)(void *)(slab->chunks[index / RP_CHUNK] + (size_t)(index % RP_CHUNK) * slab->size);
+}
+
+static uint32_t rp_slab_end(const rp_slab *slab) { return slab->chunk_count * RP_CHUNK; }
+
+static bool rp_slab_grow(rp_slab *slab) {
+    if (!rp_mem_grow(slab->mem, (void **)&slab->chunks, &slab->chunk_cap, slab->chunk_count, sizeof *slab->chunks)) return false;
+    char *chunk = (char *)rp_mem_get(slab->mem, RP_CHUNK * slab->size);
+    if (!chunk) return false;
+    slab->chunks[slab->chunk_count++] = chunk;
+    for (uint32_t i = RP_CHUNK; i-- > 0;) {
+        uint32_t index = (slab->chunk_count - 1) * RP_CHUNK + i;
+        rp_slab_at(slab, index)->index = slab->free_first;
+        slab->free_first = index;
+    }
+    return true;
+}
+
+// A zeroed slot with its .index and a new generation, or NULL.
+static void *rp_slab_take(rp_slab *slab) {
+    if (slab->free_first == RP_NO_SLOT && !rp_slab_grow(slab)) return NULL;
+    uint32_t index = slab->free_first;
+    rp_slot *slot = rp_slab_at(slab, index);
+    uint32_t generation = slot->generation + 1;
+    slab->free_first = slot->index;
+    memset(slot, 0, slab->size);
+    slot->generation = generation;
+    slot->index = index;
+    slab->live++;
+    return slot;
+}
+
+static void rp_slab_give(rp_slab *slab, rp_slot *slot) {
+    uint32_t index = slot->index;
+    slot->generation++;
+    slot->index = slab->free_first;
+    slab->free_first = index;
+    slab->live--;
+}
+
+static uint64_t rp_slab_handle(const rp_slot *slot) { return (uint64_t)slot->generation << 32 | slot->index; }
+
+static void *rp_slab_find(const rp_slab *slab, uint64_t handle) {
+    uint32_t index = (uint32_t)handle, generation = (uint32_t)(handle >> 32);
+    if (!(generation & 1) || index >= rp_slab_end(slab)) return NULL;
+    rp_slot *slot = rp_slab_at(slab, index);
+    return slot->generation == generation ? slot : NULL;
+}
+
+static void rp_slab_free(rp_slab *slab) {
+    for (uint32_t i = 0; i < slab->chunk_count; i++) rp_mem_free(slab->mem, slab->chunks[i]);
+    rp_mem_free(slab->mem, slab->chunks);
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>bytes  a buffer that grows, is read from the front and written at the back  (uses: memory)
+//
+// A connection's own bytes, an incomplete input, a text being made. A write that
+// finds no memory marks the buffer as broken and drops what it was to write; whoever
+// made the text looks once, at the end.
+// ============================================================================
+#ifdef RP_SERVER
+typedef struct rp_buf {
+    char *data;
+    size_t start, end, cap; // what is in it: data[start..end)
+    bool is_broken;         // a write was lost
+} rp_buf;
+
+static size_t rp_buf_size(const rp_buf *buf) { return buf->end - buf->start; }
+static rtpush_slice rp_buf_slice(const rp_buf *buf) { return rp_slice(buf->data + buf->start, rp_buf_size(buf)); }
+
+static void rp_buf_free(rp_mem *mem, rp_buf *buf) {
+    rp_mem_free(mem, buf->data);
+    memset(buf, 0, sizeof *buf);
+}
+
+static void rp_buf_rewind(rp_buf *buf) {
+    buf->start = buf->end = 0;
+    buf->is_broken = false;
+}
+
+// Room for `size` bytes at the end: where to write them (then add to .end), or NULL.
+static char *rp_buf_room(rp_mem *mem, rp_buf *buf, size_t size) {
+    if (size <= buf->cap - buf->end) return buf->data + buf->end;
+    if (buf->start && size <= buf->cap - rp_buf_size(buf) && buf->start >= rp_buf_size(buf)) {
+        memmove(buf->data, buf->data + buf->start, rp_buf_size(buf));
+    } else {
+        size_t cap = RP_MAX(buf->cap, (size_t)256), need = rp_buf_size(buf) + size;
+        if (need < size) { buf->is_broken = true; return NULL; }
+        while (cap < need) cap = cap > SIZE_MAX / 2 ? need : cap * 2;
+        char *data = (char *)rp_mem_resize(mem, NULL, cap);
+        if (!data) { buf->is_broken = true; return NULL; }
+        if (buf->data) memcpy(data, buf->data + buf->start, rp_buf_size(buf));
+        rp_mem_free(mem, buf->data);
+        buf->data = data;
+        buf->cap = cap;
+    }
+    buf->end -= buf->start;
+    buf->start = 0;
+    return buf->data + buf->end;
+}
+
+static bool rp_buf_put(rp_mem *mem, rp_buf *buf, const void *data, size_t size) {
+    char *room = rp_buf_room(mem, buf, size);
+    if (!room) return false;
+    if (size) memcpy(room, data, size);
+    buf->end += size;
+    return true;
+}
+
+static void rp_buf_slice_put(rp_mem *mem, rp_buf *buf, rtpush_slice s) { rp_buf_put(mem, buf, s.data, s.size); }
+static void rp_buf_text(rp_mem *mem, rp_buf *buf, const char *text) { rp_buf_put(mem, buf, text, strlen(text)); }
+
+static void rp_buf_number(rp_mem *mem, rp_buf *buf, uint64_t n) {
+    char digits[20];
+    rp_buf_put(mem, buf, digits, rp_format_number(digits, n));
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>codec  UTF-8, masking, base64, SHA-1, keyed hash  (uses: base)
+//
+// Pure functions on bytes. The fast paths read eight bytes at a time by memcpy, so
+// alignment and byte order do not matter.
+// ============================================================================
+#ifdef RP_OPEN
+static uint64_t rp_load64(const void *p) {
+    uint64_t word;
+    memcpy(&word, p, 8);
+    return word;
+}
+
+// The state between two bytes of a character: how many follow, and the range of the next one (RFC 3629 §4: the
+// first continuation byte has a narrower range behind E0, ED, F0 and F4). 0 between characters.
+static uint32_t rp_utf8_lead(unsigned char byte) {
+    uint32_t need, low = 0x80, high = 0xbf;
+    if (byte >= 0xc2 && byte <= 0xdf) need = 1;
+    else if (byte >= 0xe0 && byte <= 0xef) need = 2;
+    else if (byte >= 0xf0 && byte <= 0xf4) need = 3;
+    else return RTPUSH_UTF8_BAD;
+    if (byte == 0xe0) low = 0xa0; // no overlong forms
+    if (byte == 0xed) high = 0x9f; // no surrogates
+    if (byte == 0xf0) low = 0x90;
+    if (byte == 0xf4) high = 0x8f; // nothing above U+10FFFF
+    return need | low << 8 | high << 16;
+}
+
+static uint32_t rp_utf8_next(uint32_t state, unsigned char byte) {
+    if (!state) return byte < 0x80 ? 0 : rp_utf8_lead(byte);
+    if (byte < (state >> 8 & 0xff) || byte > (state >> 16 & 0xff)) return RTPUSH_UTF8_BAD;
+    uint32_t need = (state & 0xff) - 1;
+    return need ? need | 0x80u << 8 | 0xbfu << 16 : 0;
+}
+
+RTPUSH_DEF uint32_t rtpush_utf8(uint32_t state, const void *data, size_t size) {
+    const unsigned char *p = (const unsigned char *)data, *end = size ? p + size : p;
+    while (p < end && state != RTPUSH_UTF8_BAD) {
+        if (!state && end - p >= 8 && !(rp_load64(p) & UINT64_C(0x8080808080808080))) p += 8;
+        else state = rp_utf8_next(state, *p++);
+    }
+    return state;
+}
+
+// RFC 6455 §5.3: octet i is XORed with key octet i MOD 4.
+RTPUSH_DEF uint64_t rtpush_mask(unsigned char *data, size_t size, const unsigned char key[4], uint64_t at) {
+    unsigned char turned[8];
+    for (unsigned i = 0; i < 8; i++) turned[i] = key[(at + i) & 3];
+    uint64_t mask = rp_load64(turned), word;
+    size_t i = 0;
+    for (; i + 8 <= size; i += 8) {
+        word = rp_load64(data + i) ^ mask;
+        memcpy(data + i, &word, 8);
+    }
+    for (; i < size; i++) data[i] ^= turned[i & 7];
+    return at + size;
+}
+#endif // RP_OPEN
+
+#ifdef RP_SERVER
+static const char rp_base64_letters[65] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+static size_t rp_base64_size(size_t size) { return (size + 2) / 3 * 4; }
+
+static void rp_base64_write(char *out, const void *data, size_t size) {
+    const unsigned char *p = (const unsigned char *)data;
+    for (; size >= 3; size -= 3, p += 3, out += 4) {
+        uint32_t bits = (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
+        for (unsigned i = 0; i < 4; i++) out[i] = rp_base64_letters[bits >> (18 - 6 * i) & 63];
+    }
+    if (!size) return;
+    uint32_t bits = (uint32_t)p[0] << 16 | (size == 2 ? (uint32_t)p[1] << 8 : 0);
+    out[0] = rp_base64_letters[bits >> 18];
+    out[1] = rp_base64_letters[bits >> 12 & 63];
+    out[2] = size == 2 ? rp_base64_letters[bits >> 6 & 63] : '=';
+    out[3] = '=';
+}
+
+static int rp_base64_digit(char c) {
+    if (c >= 'A' && c <= 'Z') return c - 'A';
+    if (c >= 'a' && c <= 'z') return c - 'a' + 26;
+    if (c >= '0' && c <= '9') return c - '0' + 52;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+// RFC 4648 §4, with its padding and nothing else. Returns the size, -1: not base64. May decode in place.
+static ptrdiff_t rp_base64_read(char *out, const char *text, size_t size) {
+    size_t pad = 0, n = 0;
+    uint32_t bits = 0;
+    if (size % 4) return -1;
+    while (pad < 2 && pad < size && text[size - 1 - pad] == '=') pad++;
+    for (size_t i = 0; i < size - pad; i++) {
+        int digit = rp_base64_digit(text[i]);
+        if (digit < 0) return -1;
+        bits = bits << 6 | (uint32_t)digit;
+        if (i % 4) out[n++] = (char)(bits >> (6 - 2 * (i % 4)) & 255);
+    }
+    if (pad && (bits & (pad == 2 ? 15u : 3u))) return -1; // RFC 4648 §3.5: pad bits must be zero
+    return (ptrdiff_t)n;
+}
+
+static uint32_t rp_rotate32(uint32_t x, unsigned n) { return x << n | x >> (32 - n); }
+
+static void rp_sha1_block(uint32_t h[5], const unsigned char *p) {
+    uint32_t w[80], a = h[0], b = h[1], c = h[2], d = h[3], e = h[4];
+    for (unsigned i = 0; i < 16; i++, p += 4) w[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+    for (unsigned i = 16; i < 80; i++) w[i] = rp_rotate32(w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16], 1);
+    for (unsigned i = 0; i < 80; i++) {
+        uint32_t f, k;
+        if (i < 20) f = (b & c) | (~b & d), k = 0x5a827999;
+        else if (i < 40) f = b ^ c ^ d, k = 0x6ed9eba1;
+        else if (i < 60) f = (b & c) | (b & d) | (c & d), k = 0x8f1bbcdc;
+        else f = b ^ c ^ d, k = 0xca62c1d6;
+        uint32_t t = rp_rotate32(a, 5) + f + e + k + w[i];
+        e = d, d = c, c = rp_rotate32(b, 30), b = a, a = t;
+    }
+    h[0] += a, h[1] += b, h[2] += c, h[3] += d, h[4] += e;
+}
+
+// SHA-1 (RFC 3174) of a text of at most 119 bytes, all that the WebSocket handshake needs.
+static void rp_sha1(unsigned char digest[20], const void *data, size_t size) {
+    uint32_t h[5] = {0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0};
+    unsigned char block[128];
+    size_t total = size > 55 ? 128 : 64;
+    memset(block, 0, sizeof block);
+    memcpy(block, data, size);
+    block[size] = 0x80;
+    for (unsigned i = 0; i < 8; i++) block[total - 1 - i] = (unsigned char)((uint64_t)size * 8 >> (8 * i));
+    for (size_t at = 0; at < total; at += 64) rp_sha1_block(h, block + at);
+    for (unsigned i = 0; i < 20; i++) digest[i] = (unsigned char)(h[i / 4] >> (24 - 8 * (i % 4)));
+}
+
+// SipHash-1-3: names come from strangers, so the tables' hash has a secret key.
+typedef struct rp_hash_key {
+    uint64_t k0, k1;
+} rp_hash_key;
+
+static uint64_t rp_rotate64(uint64_t x, unsigned n) { return x << n | x >> (64 - n); }
+
+static void rp_hash_round(uint64_t v[4]) {
+    v[0] += v[1], v[1] = rp_rotate64(v[1], 13) ^ v[0], v[0] = rp_rotate64(v[0], 32);
+    v[2] += v[3], v[3] = rp_rotate64(v[3], 16) ^ v[2];
+    v[0] += v[3], v[3] = rp_rotate64(v[3], 21) ^ v[0];
+    v[2] += v[1], v[1] = rp_rotate64(v[1], 17) ^ v[2], v[2] = rp_rotate64(v[2], 32);
+}
+
+static uint64_t rp_hash(const rp_hash_key *key, const void *data, size_t size) {
+    uint64_t v[4] = {key->k0 ^ UINT64_C(0x736f6d6570736575), key->k1 ^ UINT64_C(0x646f72616e646f6d),
+                     key->k0 ^ UINT64_C(0x6c7967656e657261), key->k1 ^ UINT64_C(0x7465646279746573)};
+    const char *p = (const char *)data;
+    uint64_t word;
+    for (size_t left = size; left >= 8; left -= 8, p += 8) {
+        word = rp_load64(p);
+        v[3] ^= word;
+        rp_hash_round(v);
+        v[0] ^= word;
+    }
+    word = (uint64_t)size << 56;
+    for (size_t i = 0; i < size % 8; i++) word |= (uint64_t)(unsigned char)p[i] << (8 * i);
+    v[3] ^= word;
+    rp_hash_round(v);
+    v[0] ^= word;
+    v[2] ^= 0xff;
+    for (unsigned i = 0; i < 3; i++) rp_hash_round(v);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>time  a hierarchical timer wheel  (uses: base)
+//
+// Millisecond ticks, six levels of 64 slots. A timer lies at the level of the highest
+// bit in which its time differs from now, so that every slot of a level is ahead of the
+// clock; when the clock reaches a slot of a higher level, its timers move down. Adding
+// and removing is O(1), the next time is found by six bit scans.
+// ============================================================================
+#ifdef RP_SERVER
+enum { RP_WHEEL_LEVELS = 6, RP_WHEEL_SLOTS = 64 };
+
+typedef struct rp_timer rp_timer;
+struct rp_timer {
+    rp_timer *next, *prev; // NULL: not armed
+    uint64_t due;
+    void (*fire)(rtpush_hub *hub, rp_timer *timer);
+};
+
+typedef struct rp_wheel {
+    uint64_t now;
+    uint64_t busy[RP_WHEEL_LEVELS];
+    rp_timer slots[RP_WHEEL_LEVELS][RP_WHEEL_SLOTS]; // list heads
+} rp_wheel;
+
+static unsigned rp_bit_low(uint64_t x) {
+#if defined(__GNUC__) || defined(__clang__)
+    return (unsigned)__builtin_ctzll(x);
+#else
+    unsigned n = 0;
+    while (!(x & 1)) x >>= 1, n++;
+    return n;
+#endif
+}
+
+static void rp_wheel_init(rp_wheel *wheel, uint64_t now) {
+    memset(wheel, 0, sizeof *wheel);
+    wheel->now = now;
+    for (unsigned i = 0; i < RP_WHEEL_LEVELS * RP_WHEEL_SLOTS; i++) {
+        rp_timer *head = &wheel->slots[0][0] + i;
+        head->next = head->prev = head;
+    }
+}
+
+static bool rp_timer_is_armed(const rp_timer *timer) { return timer->next != NULL; }
+
+static unsigned rp_wheel_level(uint64_t now, uint64_t due) {
+    unsigned level = 0;
+    for (uint64_t differ = (now ^ due) >> 6; differ; differ >>= 6) level++;
+    return level;
+}
+
+static void rp_timer_stop(rp_wheel *wheel, rp_timer *timer) {
+    if (!timer->next) return;
+    bool alone = timer->next == timer->prev; // then both are the slot's head
+    timer->next->prev = timer->prev;
+    timer->prev->next = timer->next;
+    if (alone) {
+        size_t slot = (size_t)(timer->next - &wheel->slots[0][0]);
+        wheel->busy[slot / RP_WHEEL_SLOTS] &= ~(UINT64_C(1) << slot % RP_WHEEL_SLOTS);
+    }
+    timer->next = timer->prev = NULL;
+}
+
+// Fires once, not before `due` and never inside this call. One that is armed is moved.
+static void rp_timer_start(rp_wheel *wheel, rp_timer *timer, uint64_t due) {
+    rp_timer_stop(wheel, timer);
+    timer->due = due = RP_MIN(RP_MAX(due, wheel->now + 1), wheel->now + (UINT64_C(1) << 34));
+    unsigned level = rp_wheel_level(wheel->now, due);
+    if (level >= RP_WHEEL_LEVELS) level = RP_WHEEL_LEVELS - 1; // the clock's highest bits turn: waits for a slot of the top level
+    unsigned slot = (unsigned)(due >> (6 * level)) & (RP_WHEEL_SLOTS - 1);
+    rp_timer *head = &wheel->slots[level][slot];
+    timer->prev = head->prev;
+    timer->next = head;
+    head->prev->next = timer;
+    head->prev = timer;
+    wheel->busy[level] |= UINT64_C(1) << slot;
+}
+
+// When the clock next reaches a slot that is not empty; UINT64_MAX: never.
+static uint64_t rp_wheel_next(const rp_wheel *wheel) {
+    uint64_t best = UINT64_MAX;
+    for (unsigned level = 0; level < RP_WHEEL_LEVELS; level++) {
+        if (!wheel->busy[level]) continue;
+        unsigned shift = 6 * level, at = (unsigned)(wheel->now >> shift) & 63;
+        uint64_t ahead = wheel->busy[level] >> at << at; // slots from here on; else the next time round
+        uint64_t base = wheel->now >> shift >> 6 << 6;
+        uint64_t slot = ahead ? rp_bit_low(ahead) : 64 + rp_bit_low(wheel->busy[level]);
+        best = RP_MIN(best, RP_MAX((base + slot) << shift, wheel->now));
+    }
+    return best;
+}
+
+// Moves a slot's timers: those that are due fire, the others go down a level.
+static void rp_wheel_empty(rtpush_hub *hub, rp_wheel *wheel, unsigned level) {
+    rp_timer *head = &wheel->slots[level][(wheel->now >> (6 * level)) & 63], *timer;
+    while ((timer = head->next) != head) {
+        rp_timer_stop(wheel, timer);
+        if (timer->due > wheel->now) { rp_timer_start(wheel, timer, timer->due); continue; }
+        timer->fire(hub, timer);
+    }
+}
+
+// Advances the clock, firing on the way in the order of their time.
+static void rp_wheel_advance(rtpush_hub *hub, rp_wheel *wheel, uint64_t now) {
+    uint64_t next;
+    while ((next = rp_wheel_next(wheel)) <= now) {
+        wheel->now = next;
+        for (unsigned level = RP_WHEEL_LEVELS; level-- > 0;) rp_wheel_empty(hub, wheel, level);
+    }
+    wheel->now = RP_MAX(wheel->now, now);
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>table  a hash table of things that carry their own node  (uses: memory)
+//
+// Chained, so that removing is simple and running out of memory while growing only
+// makes the chains longer: adding never fails once the first slots are there.
+// ============================================================================
+#ifdef RP_SERVER
+typedef struct rp_node rp_node;
+struct rp_node {
+    rp_node *next;
+    uint64_t hash;
+};
+
+typedef struct rp_table {
+    rp_node **slots;
+    size_t cap, count; // cap: a power of two
+} rp_table;
+
+static bool rp_table_init(rp_mem *mem, rp_table *table) {
+    table->cap = 64;
+    table->count = 0;
+    table->slots = (rp_node **)rp_mem_get(mem, table->cap * sizeof *table->slots);
+    return table->slots != NULL;
+}
+
+// The first node of this hash at or behind `node`'s place in its chain: find by rp_table_first, go on by this.
+static rp_node *rp_table_same(rp_node *node, uint64_t hash) {
+    while (node && node->hash != hash) node = node->next;
+    return node;
+}
+
+static rp_node *rp_table_first(const rp_table *table, uint64_t hash) {
+    return rp_table_same(table->slots[hash & (table->cap - 1)], hash);
+}
+
+static void rp_table_grow(rp_mem *mem, rp_table *table) {
+    size_t cap = table->cap * 2;
+    rp_node **slots = (rp_node **)rp_mem_get(mem, cap * sizeof *slots);
+    if (!slots) return;
+    for (size_t i = 0; i < table->cap; i++) {
+        for (rp_node *node = table->slots[i], *next; node; node = next) {
+            next = node->next;
+            node->next = slots[node->hash & (cap - 1)];
+            slots[node->hash & (cap - 1)] = node;
+        }
+    }
+    rp_mem_free(mem, table->slots);
+    table->slots = slots;
+    table->cap = cap;
+}
+
+static void rp_table_add(rp_mem *mem, rp_table *table, rp_node *node, uint64_t hash) {
+    if (table->count >= table->cap) rp_table_grow(mem, table);
+    node->hash = hash;
+    node->next = table->slots[hash & (table->cap - 1)];
+    table->slots[hash & (table->cap - 1)] = node;
+    table->count++;
+}
+
+static void rp_table_remove(rp_table *table, rp_node *node) {
+    rp_node **at = &table->slots[node->hash & (table->cap - 1)];
+    while (*at != node) at = &(*at)->next;
+    *at = node->next;
+    table->count--;
+}
+
+// Walks all nodes: the first for NULL, then the one behind, NULL at the end. The table must not change meanwhile,
+// except that the node given back last may be removed after the next one was asked for.
+static rp_node *rp_table_next(const rp_table *table, const rp_node *node) {
+    if (node && node->next) return node->next;
+    size_t i = node ? (size_t)(node->hash & (table->cap - 1)) + 1 : 0;
+    while (i < table->cap && !table->slots[i]) i++;
+    return i < table->cap ? table->slots[i] : NULL;
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>loop  back-ends of the reactor: epoll, kqueue, poll; and the wake-up  (uses: memory)
+//
+// A back-end is five functions in a const table. Readiness is level-triggered, an
+// event carries the 64-bit tag its descriptor was watched with, so that one for a
+// connection that is no more is recognised by its generation.
+// ============================================================================
+#ifdef RP_SERVER
+enum { RP_EVENTS = 256 };
+
+#ifdef RP_HAS_EPOLL
+typedef struct rp_epoll {
+    int fd;
+    struct epoll_event events[RP_EVENTS];
+} rp_epoll;
+
+static void *rp_epoll_open(void *user) {
+    (void)user;
+    rp_epoll *e = (rp_epoll *)calloc(1, sizeof *e);
+    if (e && (e->fd = epoll_create1(EPOLL_CLOEXEC)) < 0) { free(e); return NULL; }
+    return e;
+}
+
+static void rp_epoll_close(void *state) {
+    close(((rp_epoll *)state)->fd);
+    free(state);
+}
+
+static int rp_epoll_watch(void *state, int fd, uint64_t tag, unsigned was, unsigned want) {
+    struct epoll_event event;
+    memset(&event, 0, sizeof event);
+    event.events = (want & RTPUSH_READ ? (uint32_t)EPOLLIN : 0) | (want & RTPUSH_WRITE ? (uint32_t)EPOLLOUT : 0);
+    event.data.u64 = tag;
+    int op = !want ? EPOLL_CTL_DEL : was ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    return epoll_ctl(((rp_epoll *)state)->fd, op, fd, &event) ? -errno : 0;
+}
+
+static int rp_epoll_wait(void *state, rtpush_event *events, int cap, int timeout_ms) {
+    rp_epoll *e = (rp_epoll *)state;
+    int n = epoll_wait(e->fd, e->events, RP_MIN(cap, (int)RP_EVENTS), timeout_ms);
+    for (int i = 0; i < n; i++) {
+        uint32_t bits = e->events[i].events;
+        events[i].tag = e->events[i].data.u64;
+        events[i].ready = (bits & EPOLLIN ? RTPUSH_READ : 0u) | (bits & EPOLLOUT ? RTPUSH_WRITE : 0u);
+        if (bits & (EPOLLERR | EPOLLHUP)) events[i].ready = RTPUSH_READ | RTPUSH_WRITE;
+    }
+    return n < 0 ? (errno == EINTR ? 0 : -errno) : n;
+}
+
+static int rp_epoll_fd(void *state) { return ((rp_epoll *)state)->fd; }
+
+static const rtpush_backend rp_backend_epoll = {"epoll", rp_epoll_open, rp_epoll_close, rp_epoll_watch, rp_epoll_wait, rp_epoll_fd, NULL};
+#endif // RP_HAS_EPOLL
+
+#ifdef RP_HAS_KQUEUE
+typedef struct rp_kqueue {
+    int fd;
+    struct kevent events[RP_EVENTS];
+} rp_kqueue;
+
+static void *rp_kqueue_open(void *user) {
+    (void)user;
+    rp_kqueue *k = (rp_kqueue *)calloc(1, sizeof *k);
+    if (k && (k->fd = kqueue()) < 0) { free(k); return NULL; }
+    if (k) fcntl(k->fd, F_SETFD, FD_CLOEXEC);
+    return k;
+}
+
+static void rp_kqueue_close(void *state) {
+    close(((rp_kqueue *)state)->fd);
+    free(state);
+}
+
+// The tag travels in udata where that holds 64 bits; the descriptor's two filters are added and removed apart.
+static int rp_kqueue_watch(void *state, int fd, uint64_t tag, unsigned was, unsigned want) {
+    struct kevent changes[2];
+    int n = 0;
+    for (unsigned bit = RTPUSH_READ; bit <= RTPUSH_WRITE; bit <<= 1) {
+        if ((was & bit) == (want & bit)) continue;
+        struct kevent *change = &changes[n++];
+        memset(change, 0, sizeof *change);
+        change->ident = (uintptr_t)fd;
+        change->filter = bit == RTPUSH_READ ? EVFILT_READ : EVFILT_WRITE;
+        change->flags = want & bit ? EV_ADD : EV_DELETE;
+        memcpy(&change->udata, &tag, RP_MIN(sizeof change->udata, sizeof tag));
+    }
+    return n && kevent(((rp_kqueue *)state)->fd, changes, n, NULL, 0, NULL) < 0 ? -errno : 0;
+}
+
+static int rp_kqueue_wait(void *state, rtpush_event *events, int cap, int timeout_ms) {
+    rp_kqueue *k = (rp_kqueue *)state;
+    struct timespec limit;
+    limit.tv_sec = timeout_ms / 1000;
+    limit.tv_nsec = (long)(timeout_ms % 1000) * 1000000;
+    int n = kevent(k->fd, NULL, 0, k->events, RP_MIN(cap, (int)RP_EVENTS), timeout_ms < 0 ? NULL : &limit);
+    for (int i = 0; i < n; i++) {
+        events[i].tag = 0;
+        memcpy(&events[i].tag, &k->events[i].udata, RP_MIN(sizeof k->events[i].udata, sizeof events[i].tag));
+        events[i].ready = k->events[i].filter == EVFILT_READ ? RTPUSH_READ : RTPUSH_WRITE;
+        if (k->events[i].flags & (EV_ERROR | EV_EOF)) events[i].ready = RTPUSH_READ | RTPUSH_WRITE;
+    }
+    return n < 0 ? (errno == EINTR ? 0 : -errno) : n;
+}
+
+static int rp_kqueue_fd(void *state) { return ((rp_kqueue *)state)->fd; }
+
+static const rtpush_backend rp_backend_kqueue = {"kqueue",         rp_kqueue_open, rp_kqueue_close, rp_kqueue_watch,
+                                                 rp_kqueue_wait, rp_kqueue_fd,   NULL};
+#endif // RP_HAS_KQUEUE
+
+// poll: a dense array of what is watched, and for each descriptor its place in it.
+typedef struct rp_poll {
+    struct pollfd *fds;
+    uint64_t *tags;
+    int *places; // by descriptor: place + 1, 0 none
+    size_t count, cap, places_cap, turn;
+} rp_poll;
+
+static void *rp_poll_open(void *user) {
+    (void)user;
+    return calloc(1, sizeof(rp_poll));
+}
+
+static void rp_poll_close(void *state) {
+    rp_poll *p = (rp_poll *)state;
+    free(p->fds);
+    free(p->tags);
+    free(p->places);
+    free(p);
+}
+
+static int rp_poll_reserve(rp_poll *p, int fd) {
+    if ((size_t)fd >= p->places_cap) {
+        size_t cap = RP_MAX((size_t)fd + 1, p->places_cap * 2);
+        int *places = (int *)realloc(p->places, cap * sizeof *places);
+        if (!places) return -ENOMEM;
+        memset(places + p->places_cap, 0, (cap - p->places_cap) * sizeof *places);
+        p->places = places;
+        p->places_cap = cap;
+    }
+    if (p->count < p->cap) return 0;
+    size_t cap = p->cap ? p->cap * 2 : 64;
+    struct pollfd *fds = (struct pollfd *)realloc(p->fds, cap * sizeof *fds);
+    if (!fds) return -ENOMEM;
+    p->fds = fds;
+    uint64_t *tags = (uint64_t *)realloc(p->tags, cap * sizeof *tags);
+    if (!tags) return -ENOMEM;
+    p->tags = tags;
+    p->cap = cap;
+    return 0;
+}
+
+static void rp_poll_remove(rp_poll *p, int fd) {
+    size_t place = (size_t)p->places[fd] - 1, last = --p->count;
+    p->fds[place] = p->fds[last];
+    p->tags[place] = p->tags[last];
+    p->places[p->fds[place].fd] = (int)place + 1;
+    p->places[fd] = 0;
+}
+
+static int rp_poll_watch(void *state, int fd, uint64_t tag, unsigned was, unsigned want) {
+    rp_poll *p = (rp_poll *)state;
+    if (!want) {
+        if ((size_t)fd < p->places_cap && p->places[fd]) rp_poll_remove(p, fd);
+        return 0;
+    }
+    (void)was;
+    int failed = rp_poll_reserve(p, fd);
+    if (failed) return failed;
+    if (!p->places[fd]) p->places[fd] = (int)++p->count;
+    size_t place = (size_t)p->places[fd] - 1;
+    p->fds[place].fd = fd;
+    p->fds[place].events = (short)((want & RTPUSH_READ ? POLLIN : 0) | (want & RTPUSH_WRITE ? POLLOUT : 0));
+    p->fds[place].revents = 0;
+    p->tags[place] = tag;
+    return 0;
+}
+
+// Reports from a place that goes round, so that a full `events` starves nobody.
+static int rp_poll_wait(void *state, rtpush_event *events, int cap, int timeout_ms) {
+    rp_poll *p = (rp_poll *)state;
+    int ready = poll(p->fds, (nfds_t)p->count, timeout_ms), n = 0;
+    if (ready < 0) return errno == EINTR ? 0 : -errno;
+    for (size_t i = 0; i < p->count && n < ready && n < cap; i++) {
+        size_t place = (p->turn + i) % p->count;
+        int bits = p->fds[place].revents;
+        if (!bits) continue;
+        events[n].tag = p->tags[place];
+        events[n].ready = (bits & POLLIN ? RTPUSH_READ : 0u) | (bits & POLLOUT ? RTPUSH_WRITE : 0u);
+        if (bits & (POLLERR | POLLHUP | POLLNVAL)) events[n].ready = RTPUSH_READ | RTPUSH_WRITE;
+        if (++n == cap) p->turn = place + 1;
+    }
+    return n;
+}
+
+static int rp_poll_fd(void *state) {
+    (void)state;
+    return -1;
+}
+
+static const rtpush_backend rp_backend_poll = {"poll", rp_poll_open, rp_poll_close, rp_poll_watch, rp_poll_wait, rp_poll_fd, NULL};
+
+static const rtpush_backend *const rp_backends[] = {
+#ifdef RP_HAS_EPOLL
+    &rp_backend_epoll,
+#endif
+#ifdef RP_HAS_KQUEUE
+    &rp_backend_kqueue,
+#endif
+    &rp_backend_poll,
+};
+
+static const rtpush_backend *rp_backend_find(const char *name) {
+    for (size_t i = 0; i < RP_COUNT(rp_backends); i++)
+        if (!name || !strcmp(name, rp_backends[i]->name)) return rp_backends[i];
+    return NULL;
+}
+
+// --- the wake-up: a byte from any thread or signal handler makes `wait` return ---
+
+typedef struct rp_wake {
+    int read_fd, write_fd; // one eventfd, or a pipe's two ends
+} rp_wake;
+
+static void rp_fd_prepare(int fd) {
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK);
+}
+
+static int rp_wake_open(rp_wake *wake) {
+    wake->read_fd = wake->write_fd = -1;
+#ifdef RP_HAS_EPOLL
+    wake->read_fd = wake->write_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return wake->read_fd < 0 ? -errno : 0;
+#else
+    int ends[2];
+    if (pipe(ends)) return -errno;
+    wake->read_fd = ends[0];
+    wake->write_fd = ends[1];
+    rp_fd_prepare(ends[0]);
+    rp_fd_prepare(ends[1]);
+    return 0;
+#endif
+}
+
+static void rp_wake_close(rp_wake *wake) {
+    if (wake->read_fd >= 0) close(wake->read_fd);
+    if (wake->write_fd >= 0 && wake->write_fd != wake->read_fd) close(wake->write_fd);
+    wake->read_fd = wake->write_fd = -1;
+}
+
+static void rp_wake_up(const rp_wake *wake) {
+    uint64_t one = 1;
+    int kept = errno; // this runs in signal handlers
+    ptrdiff_t n = write(wake->write_fd, &one, wake->read_fd == wake->write_fd ? 8 : 1);
+    (void)n; // full: then it is awake
+    errno = kept;
+}
+
+static void rp_wake_clear(const rp_wake *wake) {
+    char bytes[64];
+    while (read(wake->read_fd, bytes, sizeof bytes) == (ptrdiff_t)sizeof bytes) {}
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>socket  the real system calls behind rtpush_sys  (uses: base)
+//
+// Descriptors are close-on-exec and non-blocking; no call raises a signal. TCP options
+// are set on the listener: its connections inherit them, which costs no call each.
+// ============================================================================
+#ifdef RP_SERVER
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 // then SO_NOSIGPIPE is there
+#endif
+
+enum { RP_IOV = 64 };
+
+static void rp_socket_option(int fd, int level, int name, int value) { setsockopt(fd, level, name, &value, sizeof value); }
+
+// A peer that is gone without a word is found in about 90 s when the line is idle, in 30 s when it is not.
+static void rp_socket_options(int fd) {
+    rp_socket_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    rp_socket_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+#ifdef TCP_KEEPIDLE
+    rp_socket_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 60);
+    rp_socket_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10);
+    rp_socket_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
+#endif
+#ifdef TCP_USER_TIMEOUT
+    rp_socket_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 30000);
+#endif
+#ifdef SO_NOSIGPIPE
+    rp_socket_option(fd, SOL_SOCKET, SO_NOSIGPIPE, 1);
+#endif
+}
+
+static int rp_socket_new(int family) {
+#ifdef SOCK_CLOEXEC
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+#else
+    int fd = socket(family, SOCK_STREAM, 0);
+    if (fd >= 0) rp_fd_prepare(fd);
+#endif
+    return fd < 0 ? -errno : fd;
+}
+
+static int rp_socket_bound(int family, const struct sockaddr *address, socklen_t size) {
+    int fd = rp_socket_new(family);
+    if (fd < 0) return fd;
+    if (family != AF_UNIX) {
+        rp_socket_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+        rp_socket_options(fd);
+    }
+    if (!bind(fd, address, size) && !listen(fd, 4096)) return fd;
+    int failed = -errno;
+    close(fd);
+    return failed;
+}
+
+// A socket file that nobody answers at any more is in the way; one that somebody answers at is in use.
+static bool rp_socket_is_stale(const struct sockaddr *address, socklen_t size) {
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (fd < 0) return false;
+    bool stale = connect(fd, address, size) && errno == ECONNREFUSED;
+    close(fd);
+    return stale;
+}
+
+static int rp_listen_unix(const char *path) {
+    struct sockaddr_un address;
+    memset(&address, 0, sizeof address);
+    address.sun_family = AF_UNIX;
+    if (!*path || strlen(path) >= sizeof address.sun_path) return -EINVAL;
+    memcpy(address.sun_path, path, strlen(path));
+    int fd = rp_socket_bound(AF_UNIX, (const struct sockaddr *)(const void *)&address, sizeof address);
+    if (fd != -EADDRINUSE || !rp_socket_is_stale((const struct sockaddr *)(const void *)&address, sizeof address)) return fd;
+    unlink(path);
+    return rp_socket_bound(AF_UNIX, (const struct sockaddr *)(const void *)&address, sizeof address);
+}
+
+// "HOST:PORT", an IPv6 address in brackets. false: not of that form.
+static bool rp_socket_split(const char *text, char host[256], char port[8]) {
+    const char *colon = strrchr(text, ':'), *end = colon;
+    if (!colon || strlen(colon + 1) > 5 || strspn(colon + 1, "0123456789") != strlen(colon + 1) || !colon[1]) return false;
+    if (*text == '[') {
+        if (colon == text || colon[-1] != ']') return false;
+        text++, end--;
+    }
+    size_t size = (size_t)(end - text);
+    if (!size || size > 255) return false;
+    memcpy(host, text, size);
+    host[size] = 0;
+    memcpy(port, colon + 1, strlen(colon + 1) + 1);
+    return atoi(port) <= 65535;
+}
+
+static int rp_listen_tcp(const char *text) {
+    char host[256], port[8];
+    struct addrinfo hints, *found = NULL;
+    if (!rp_socket_split(text, host, port)) return -EINVAL;
+    memset(&hints, 0, sizeof hints);
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
+    if (getaddrinfo(host, port, &hints, &found) || !found) return -EADDRNOTAVAIL;
+    int fd = rp_socket_bound(found->ai_family, found->ai_addr, (socklen_t)found->ai_addrlen);
+    freeaddrinfo(found);
+    return fd;
+}
+
+static int rp_real_listen(void *user, const char *url) {
+    (void)user;
+    if (!strncmp(url, "unix:", 5)) return rp_listen_unix(url + 5);
+    if (strncmp(url, "http://", 7)) return -EINVAL;
+    size_t size = strcspn(url + 7, "/");
+    char text[300];
+    if (size >= sizeof text || (url[7 + size] && url[8 + size])) return -EINVAL; // a path says nothing here
+    memcpy(text, url + 7, size);
+    text[size] = 0;
+    return rp_listen_tcp(text);
+}
+
+// IPv4 as ::ffff:a.b.c.d, so that addresses compare as 16 bytes.
+static void rp_peer_of(rtpush_peer *peer, const struct sockaddr_storage *from) {
+    memset(peer, 0, sizeof *peer);
+    if (from->ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)from;
+        peer->addr[10] = peer->addr[11] = 0xff;
+        memcpy(peer->addr + 12, &in->sin_addr, 4);
+        peer->port = ntohs(in->sin_port);
+    } else if (from->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)from;
+        memcpy(peer->addr, &in6->sin6_addr, 16);
+        peer->port = ntohs(in6->sin6_port);
+    }
+}
+
+static int rp_real_accept(void *user, int listener, rtpush_peer *peer) {
+    (void)user;
+    struct sockaddr_storage from;
+    socklen_t size = sizeof from;
+    memset(&from, 0, sizeof from);
+#if defined(RP_HAS_EPOLL) && defined(__USE_GNU)
+    int fd = accept4(listener, (struct sockaddr *)(void *)&from, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+#else
+    int fd = accept(listener, (struct sockaddr *)(void *)&from, &size);
+    if (fd >= 0) rp_fd_prepare(fd);
+#endif
+    if (fd < 0) return -errno;
+    rp_peer_of(peer, &from);
+    return fd;
+}
+
+static ptrdiff_t rp_real_recv(void *user, int fd, void *buf, size_t cap) {
+    (void)user;
+    ptrdiff_t n = recv(fd, buf, cap, 0);
+    return n < 0 ? -errno : n;
+}
+
+static ptrdiff_t rp_real_send(void *user, int fd, const rtpush_iov *iov, int count) {
+    (void)user;
+    ptrdiff_t n;
+    if (count == 1) {
+        n = send(fd, iov->base, iov->len, MSG_NOSIGNAL);
+    } else {
+        struct iovec parts[RP_IOV + 2];
+        struct msghdr message;
+        memset(&message, 0, sizeof message);
+        for (int i = 0; i < count; i++) {
+            memcpy(&parts[i].iov_base, &iov[i].base, sizeof(void *)); // iov_base is not const, and is not written to
+            parts[i].iov_len = iov[i].len;
+        }
+        message.msg_iov = parts;
+        message.msg_iovlen = (unsigned)count;
+        n = sendmsg(fd, &message, MSG_NOSIGNAL);
+    }
+    return n < 0 ? -errno : n;
+}
+
+static int rp_real_shutdown(void *user, int fd) {
+    (void)user;
+    return shutdown(fd, SHUT_WR) ? -errno : 0;
+}
+
+static int rp_real_close(void *user, int fd) {
+    (void)user;
+    return close(fd) ? -errno : 0;
+}
+
+static uint64_t rp_real_now(void *user) {
+    (void)user;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static int64_t rp_real_wall(void *user) {
+    (void)user;
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static int rp_real_random(void *user, void *buf, size_t size) {
+    (void)user;
+#if defined(__linux__)
+    while (size) {
+        ptrdiff_t n = getrandom(buf, size, 0);
+        if (n < 0 && errno != EINTR) return -errno;
+        if (n > 0) buf = (char *)buf + n, size -= (size_t)n;
+    }
+#else
+    arc4random_buf(buf, size);
+#endif
+    return 0;
+}
+
+static const rtpush_sys rp_sys_real = {rp_real_listen,   rp_real_accept, rp_real_recv, rp_real_send,   rp_real_shutdown,
+                                       rp_real_close, rp_real_now,    rp_real_wall, rp_real_random, NULL};
+
+// The host's calls, and the real ones where it has none.
+static void rp_sys_merge(rtpush_sys *sys, const rtpush_sys *host) {
+    *sys = rp_sys_real;
+    if (!host) return;
+    sys->user = host->user;
+    if (host->listen) sys->listen = host->listen;
+    if (host->accept) sys->accept = host->accept;
+    if (host->recv) sys->recv = host->recv;
+    if (host->send) sys->send = host->send;
+    if (host->shutdown) sys->shutdown = host->shutdown;
+    if (host->close) sys->close = host->close;
+    if (host->now_ms) sys->now_ms = host->now_ms;
+    if (host->wall_ms) sys->wall_ms = host->wall_ms;
+    if (host->random) sys->random = host->random;
+}
+
+static bool rp_errno_is_again(ptrdiff_t code) { return code == -EAGAIN || code == -EWOULDBLOCK; }
+#endif // RP_SERVER
+
+// ============================================================================
+// >>json  a strict reader and a writer  (uses: bytes, codec)
+//
+// RFC 8259. The reader never recurses (64 levels in the bits of one word) and never
+// allocates: it finds where a value ends. Members of an object are then taken one by
+// one, as slices of the text.
+// ============================================================================
+#ifdef RP_OPEN
+enum { RP_JSON_DEPTH = 64 };
+
+static const char *rp_json_space(const char *p, const char *end) {
+    while (p < end && (*p == ' ' || *p == '\t' || *p == '\n' || *p == '\r')) p++;
+    return p;
+}
+
+// p is behind the opening quote; returns behind the closing one, NULL if there is none or an escape is wrong.
+static const char *rp_json_string_end(const char *p, const char *end) {
+    while (p < end && *p != '"') {
+        if ((unsigned char)*p < 0x20) return NULL;
+        if (*p++ != '\\') continue;
+        if (p == end) return NULL;
+        if (*p == 'u') {
+            for (int i = 1; i <= 4; i++)
+                if (end - p <= i || rp_hex_digit(p[i]) < 0) return NULL;
+            p += 5;
+        } else if (*p && strchr("\"\\/bfnrt", *p)) {
+            p++;
+        } else {
+            return NULL;
+        }
+    }
+    return p < end ? p + 1 : NULL;
+}
+
+static const char *rp_json_digits(const char *p, const char *end) {
+    const char *start = p;
+    while (p < end && *p >= '0' && *p <= '9') p++;
+    return p > start ? p : NULL;
+}
+
+static const char *rp_json_number_end(const char *p, const char *end) {
+    if (p < end && *p == '-') p++;
+    if (p < end && *p == '0') p++;
+    else p = rp_json_digits(p, end);
+    if (p && p < end && *p == '.') p = rp_json_digits(p + 1, end);
+    if (p && p < end && (*p == 'e' || *p == 'E')) {
+        p++;
+        if (p < end && (*p == '+' || *p == '-')) p++;
+        p = rp_json_digits(p, end);
+    }
+    return p;
+}
+
+static const char *rp_json_word_end(const char *p, const char *end, const char *word) {
+    size_t size = strlen(word);
+    return (size_t)(end - p) >= size && !memcmp(p, word, size) ? p + size : NULL;
+}
+
+static const char *rp_json_scalar_end(const char *p, const char *end) {
+    switch (*p) {
+    case '"': return rp_json_string_end(p + 1, end);
+    case 't': return rp_json_word_end(p, end, "true");
+    case 'f': return rp_json_word_end(p, end, "false");
+    case 'n': return rp_json_word_end(p, end, "null");
+    default: return rp_json_number_end(p, end);
+    }
+}
+
+// A member's name and colon: returns where its value begins.
+static const char *rp_json_name_end(const char *p, const char *end) {
+    p = rp_json_space(p, end);
+    if (p == end || *p != '"' || !(p = rp_json_string_end(p + 1, end))) return NULL;
+    p = rp_json_space(p, end);
+    return p < end && *p == ':' ? p + 1 : NULL;
+}
+
+// Behind a value: goes over closing brackets and one comma. Returns where the next value begins, or the end of the
+// outermost value with *depth 0; NULL if it is wrong. Bit i of `objects`: level i is an object.
+static const char *rp_json_after(const char *p, const char *end, unsigned *depth, uint64_t objects) {
+    while (*depth) {
+        bool is_object = objects >> (*depth - 1) & 1;
+        p = rp_json_space(p, end);
+        if (p == end) return NULL;
+        if (*p == ',') return is_object ? rp_json_name_end(p + 1, end) : p + 1;
+        if (*p++ != (is_object ? '}' : ']')) return NULL;
+        --*depth;
+    }
+    return p;
+}
+
+// Where the value that begins at p (white space before it allowed) ends; NULL: it is none.
+static const char *rp_json_value_end(const char *p, const char *end) {
+    uint64_t objects = 0;
+    unsigned depth = 0;
+    do {
+        p = rp_json_space(p, end);
+        if (p == end) return NULL;
+        if (*p == '{' || *p == '[') {
+            bool is_object = *p == '{';
+            if (depth == RP_JSON_DEPTH) return NULL;
+            objects = (objects & ~(UINT64_C(1) << depth)) | (uint64_t)is_object << depth;
+            depth++;
+            const char *inside = rp_json_space(p + 1, end);
+            bool is_empty = inside < end && *inside == (is_object ? '}' : ']');
+            if (!is_empty) {
+                p = is_object ? rp_json_name_end(inside, end) : inside;
+                continue;
+            }
+            p = inside; // its closing bracket
+        } else {
+            p = rp_json_scalar_end(p, end);
+        }
+        if (p) p = rp_json_after(p, end, &depth, objects);
+    } while (p && depth);
+    return p;
+}
+
+RTPUSH_DEF bool rtpush_is_json(const void *data, size_t size) {
+    const char *p = (const char *)data, *end = size ? p + size : p;
+    if (rtpush_utf8(0, data, size)) return false;
+    p = rp_json_value_end(p, end);
+    return p && rp_json_space(p, end) == end;
+}
+#endif // RP_OPEN
+
+#ifdef RP_SERVER
+// Takes the next member of an object that rtpush_is_json has passed. *rest begins as the object's text.
+static bool rp_json_member(rtpush_slice *rest, rtpush_slice *name, rtpush_slice *value) {
+    const char *end = rest->data + rest->size, *p = rp_json_space(rest->data, end);
+    if (p < end && (*p == '{' || *p == ',')) p = rp_json_space(p + 1, end);
+    if (p == end || *p != '"') return false;
+    const char *after = rp_json_string_end(p + 1, end);
+    *name = rp_slice(p + 1, (size_t)(after - p) - 2);
+    p = rp_json_space(rp_json_space(after, end) + 1, end);
+    after = rp_json_value_end(p, end);
+    *value = rp_slice(p, (size_t)(after - p));
+    after = rp_json_space(after, end);
+    *rest = rp_slice(after, (size_t)(end - after));
+    return true;
+}
+
+static size_t rp_utf8_write(char *out, uint32_t c) {
+    if (c < 0x80) { out[0] = (char)c; return 1; }
+    size_t more = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+    static const unsigned char lead[4] = {0, 0xc0, 0xe0, 0xf0};
+    out[0] = (char)(lead[more] | c >> (6 * more));
+    for (size_t i = 1; i <= more; i++) out[i] = (char)(0x80 | (c >> (6 * (more - i)) & 0x3f));
+    return more + 1;
+}
+
+static uint32_t rp_json_hex4(const char *p) {
+    uint32_t c = 0;
+    for (int i = 0; i < 4; i++) c = c << 4 | (uint32_t)rp_hex_digit(p[i]);
+    return c;
+}
+
+// A \u escape (p behind the u), with its second half where it is a surrogate pair; a lone one is U+FFFD.
+static uint32_t rp_json_escape(const char **at, const char *end) {
+    const char *p = *at;
+    uint32_t c = rp_json_hex4(p);
+    p += 4;
+    if (c >= 0xd800 && c <= 0xdfff) {
+        uint32_t low = c < 0xdc00 && end - p >= 6 && p[0] == '\\' && p[1] == 'u' ? rp_json_hex4(p + 2) : 0;
+        if (low >= 0xdc00 && low <= 0xdfff) {
+            c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
+            p += 6;
+        } else {
+            c = 0xfffd;
+        }
+    }
+    *at = p;
+    return c;
+}
+
+// What a string (the text between its quotes, already checked) stands for, into out of the same size. Returns its size.
+static size_t rp_json_unescape(char *out, rtpush_slice inside) {
+    const char *p = inside.data, *end = p + inside.size;
+    char *o = out;
+    while (p < end) {
+        if (*p != '\\') { *o++ = *p++; continue; }
+        char c = p[1];
+        p += 2;
+        switch (c) {
+        case 'b': *o++ = '\b'; break;
+        case 'f': *o++ = '\f'; break;
+        case 'n': *o++ = '\n'; break;
+        case 'r': *o++ = '\r'; break;
+        case 't': *o++ = '\t'; break;
+        case 'u': o += rp_utf8_write(o, rp_json_escape(&p, end)); break;
+        default: *o++ = c;
+        }
+    }
+    return (size_t)(o - out);
+}
+
+// Writes a string with its quotes. data is valid UTF-8.
+static void rp_json_string(rp_mem *mem, rp_buf *buf, const char *data, size_t size) {
+    static const char hex[] = "0123456789abcdef";
+    size_t from = 0;
+    rp_buf_put(mem, buf, "\"", 1);
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)data[i];
+        if (c >= 0x20 && c != '"' && c != '\\') continue;
+        char escape[6] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
+        const char *known = strchr("\"\"\\\\\nn\rr\tt", c);
+        if (c && known) escape[1] = known[1];
+        rp_buf_put(mem, buf, data + from, i - from);
+        rp_buf_put(mem, buf, escape, c && known ? 2 : 6);
+        from = i + 1;
+    }
+    rp_buf_put(mem, buf, data + from, size - from);
+    rp_buf_put(mem, buf, "\"", 1);
+}
+
+static void rp_json_text(rp_mem *mem, rp_buf *buf, const char *text) { rp_json_string(mem, buf, text, strlen(text)); }
+#endif // RP_SERVER
+
+// ============================================================================
+// >>http  a request's head and body, strictly; answers  (uses: codec, bytes)
+//
+// The head is parsed statelessly and again when bytes have come; the body by a small
+// state machine. What RFC 9112 lets a server be lenient about is refused here, since
+// two parsers that read one text differently are how requests are smuggled.
+// ============================================================================
+#ifdef RP_OPEN
+enum { RP_HEAD_MAX = 16384, RP_LINE_MAX = 8192, RP_TRAILER_MAX = 8192 };
+
+// RFC 9110 §5.6.2: the characters of a token.
+static bool rp_http_is_token(char c) {
+    if ((c >= '0' && c <= '9') || (rp_lower(c) >= 'a' && rp_lower(c) <= 'z')) return true;
+    return c && strchr("!#$%&'*+-.^_`|~", c) != NULL;
+}
+
+// What may stand in a field value (RFC 9110 §5.5): no control character but the tab.
+static bool rp_http_is_value(char c) { return (unsigned char)c >= 0x20 ? c != 0x7f : c == '\t'; }
+
+static bool rp_http_is_host(char c) {
+    if ((c >= '0' && c <= '9') || (rp_lower(c) >= 'a' && rp_lower(c) <= 'z')) return true;
+    return c && strchr("-._~%!$&'()*+,;=:[]", c) != NULL;
+}
+
+static bool rp_slice_all(rtpush_slice s, bool (*is)(char)) {
+    for (size_t i = 0; i < s.size; i++)
+        if (!is(s.data[i])) return false;
+    return true;
+}
+
+// A line that ends with CR LF. > 0: its size with them, *line without; 0: more; -400: a bare CR or LF.
+static ptrdiff_t rp_http_line(const char *data, size_t size, rtpush_slice *line) {
+    size_t i = 0;
+    while (i < size && data[i] != '\r' && data[i] != '\n') i++;
+    if (i == size || (data[i] == '\r' && i + 1 == size)) return 0;
+    if (data[i] == '\n' || data[i + 1] != '\n') return -400; // RFC 9112 §2.2 allows a bare LF; we refuse it (smuggling)
+    *line = rp_slice(data, i);
+    return (ptrdiff_t)i + 2;
+}
+
+static bool rp_http_is_target(char c) { return (unsigned char)c > 0x20 && (unsigned char)c < 0x7f && c != '#'; }
+
+// RFC 9112 §3.2: origin-form, absolute-form, and * for OPTIONS. Fills path, query and, of an absolute form, host.
+static bool rp_http_target(rtpush_head *head) {
+    rtpush_slice t = head->target;
+    head->host = rp_slice(NULL, 0);
+    if (!t.size || !rp_slice_all(t, rp_http_is_target)) return false;
+    if (t.size == 1 && *t.data == '*' && rp_slice_is(head->method, "OPTIONS")) {
+        head->path = t;
+        head->query = rp_slice(NULL, 0);
+        return true;
+    }
+    size_t scheme = t.size > 7 && rp_slice_is(rp_slice(t.data, 7), "http://") ? 7
+                  : t.size > 8 && rp_slice_is(rp_slice(t.data, 8), "https://") ? 8 : 0;
+    if (scheme) {
+        size_t size = scheme;
+        while (size < t.size && t.data[size] != '/' && t.data[size] != '?') size++;
+        head->host = rp_slice(t.data + scheme, size - scheme);
+        if (!head->host.size || !rp_slice_all(head->host, rp_http_is_host)) return false;
+        t = rp_slice(t.data + size, t.size - size);
+    } else if (*t.data != '/') {
+        return false;
+    }
+    const char *mark = t.size ? (const char *)memchr(t.data, '?', t.size) : NULL;
+    head->path = mark ? rp_slice(t.data, (size_t)(mark - t.data)) : t;
+    head->query = mark ? rp_slice(mark + 1, t.size - head->path.size - 1) : rp_slice(NULL, 0);
+    if (!head->path.size) head->path = rp_slice("/", 1);
+    return true;
+}
+
+// RFC 9112 §3: method SP request-target SP HTTP-version, one space each.
+static int rp_http_request_line(rtpush_head *head, rtpush_slice line) {
+    rtpush_slice version;
+    if (!rp_slice_next(&line, ' ', &head->method) || !rp_slice_next(&line, ' ', &head->target) || !line.data) return -400;
+    version = line;
+    if (!head->method.size || !rp_slice_all(head->method, rp_http_is_token) || !rp_http_target(head)) return -400;
+    if (version.size != 8 || memcmp(version.data, "HTTP/", 5) || version.data[6] != '.') return -400;
+    char major = version.data[5], minor = version.data[7];
+    if (major < '0' || major > '9' || minor < '0' || minor > '9') return -400;
+    if (major != '1' || minor > '1') return -505;
+    head->minor = minor - '0';
+    return 0;
+}
+
+// RFC 9112 §5: name ":" OWS value OWS. No space before the colon, no folded line (§5.2).
+static bool rp_http_field(rtpush_slice line, rtpush_slice *name, rtpush_slice *value) {
+    const char *colon = (const char *)memchr(line.data, ':', line.size);
+    if (!colon || colon == line.data) return false;
+    *name = rp_slice(line.data, (size_t)(colon - line.data));
+    *value = rp_slice(colon + 1, line.size - name->size - 1);
+    if (!rp_slice_all(*name, rp_http_is_token) || !rp_slice_all(*value, rp_http_is_value)) return false;
+    *value = rp_slice_trim(*value);
+    return true;
+}
+
+// Is the word one of a comma-separated list (RFC 9110 §5.6.1)?
+static bool rp_http_list_has(rtpush_slice list, const char *word) {
+    rtpush_slice part;
+    while (rp_slice_next(&list, ',', &part))
+        if (rp_slice_is(rp_slice_trim(part), word)) return true;
+    return false;
+}
+
+// What is gathered from the fields that decide where a request ends and what becomes of the connection.
+typedef struct rp_framing {
+    unsigned hosts, lengths, codings;
+    bool close, persists, upgrade, websocket;
+} rp_framing;
+
+static int rp_http_frame_field(rtpush_head *head, rp_framing *f, rtpush_slice name, rtpush_slice value) {
+    if (rp_slice_is(name, "host")) {
+        if (f->hosts++ || !rp_slice_all(value, rp_http_is_host)) return -400; // RFC 9112 §3.2: exactly one
+        if (!head->host.data) head->host = value; // an absolute form's authority goes before (§3.2.2)
+    } else if (rp_slice_is(name, "content-length")) {
+        // RFC 9112 §6.3 lets equal ones pass; we refuse any second one (smuggling).
+        if (f->lengths++ || !rp_slice_number(value, &head->length) || head->length > INT64_MAX) return -400;
+        head->has_length = true;
+    } else if (rp_slice_is(name, "transfer-encoding")) {
+        if (f->codings++ || !head->minor) return -400; // RFC 9112 §6.1: not in HTTP/1.0
+        if (!rp_slice_is(value, "chunked")) return -501;
+        head->is_chunked = true;
+    } else if (rp_slice_is(name, "connection")) {
+        f->close |= rp_http_list_has(value, "close");
+        f->persists |= rp_http_list_has(value, "keep-alive");
+        f->upgrade |= rp_http_list_has(value, "upgrade");
+    } else if (rp_slice_is(name, "upgrade")) {
+        f->websocket |= rp_http_list_has(value, "websocket");
+    } else if (rp_slice_is(name, "expect")) {
+        if (!rp_slice_is(value, "100-continue")) return -417; // RFC 9110 §10.1.1
+        head->expects_continue = head->minor == 1;
+    }
+    return 0;
+}
+
+static int rp_http_finish(rtpush_head *head, const rp_framing *f) {
+    if (head->minor && !f->hosts) return -400;
+    if (head->has_length && head->is_chunked) return -400; // RFC 9112 §6.3: it might be smuggling
+    head->keep_alive = !f->close && (head->minor || f->persists);
+    head->wants_websocket = head->minor && f->upgrade && f->websocket && rp_slice_is(head->method, "GET");
+    return 0;
+}
+
+static void rp_http_reset(rtpush_head *head) {
+    head->minor = 0;
+    head->keep_alive = head->is_chunked = head->has_length = head->expects_continue = head->wants_websocket = false;
+    head->length = 0;
+    head->count = 0;
+}
+
+// The fields up to the empty line, from data + at. As rtpush_parse_head.
+static ptrdiff_t rp_http_fields(rtpush_head *head, const char *data, size_t at, size_t size, size_t headers_max) {
+    rp_framing framing;
+    rtpush_slice line, name, value;
+    int refused;
+    memset(&framing, 0, sizeof framing);
+    for (;;) {
+        ptrdiff_t n = rp_http_line(data + at, size - at, &line);
+        if (n <= 0) return n;
+        at += (size_t)n;
+        if (!line.size) break;
+        if (!rp_http_field(line, &name, &value)) return -400;
+        if (head->count == RP_MIN(headers_max, (size_t)RTPUSH_HEADERS_MAX)) return -431;
+        head->headers[head->count].name = name;
+        head->headers[head->count++].value = value;
+        if ((refused = rp_http_frame_field(head, &framing, name, value)) < 0) return refused;
+    }
+    refused = rp_http_finish(head, &framing);
+    return refused < 0 ? refused : (ptrdiff_t)at;
+}
+
+RTPUSH_DEF ptrdiff_t rtpush_parse_head(rtpush_head *head, const char *data, size_t size, size_t line_max, size_t head_max,
+                                       size_t headers_max) {
+    rtpush_slice line = rp_slice(NULL, 0);
+    size_t at = 0;
+    if (!line_max) line_max = RP_LINE_MAX;
+    if (!head_max) head_max = RP_HEAD_MAX;
+    if (!headers_max) headers_max = RTPUSH_HEADERS_MAX;
+    rp_http_reset(head);
+    while (at < 4 && size - at >= 2 && data[at] == '\r' && data[at + 1] == '\n') at += 2; // RFC 9112 §2.2: empty lines before it
+    if (size - at == 1 && data[at] == '\r') return 0;
+    ptrdiff_t n = rp_http_line(data + at, size - at, &line);
+    if (n < 0) return n;
+    if ((n ? line.size : size - at) > line_max) return -414;
+    if (!n) return 0;
+    int refused = rp_http_request_line(head, line);
+    if (refused) return refused;
+    n = rp_http_fields(head, data, at + (size_t)n, size, headers_max);
+    return (n > 0 ? (size_t)n : size) > head_max && n >= 0 ? -431 : n;
+}
+
+// --- chunked transfer coding (RFC 9112 §7.1) ---
+
+enum rp_chunk_state {
+    RP_CHUNK_SIZE,       // hex digits
+    RP_CHUNK_EXT,        // what follows them up to the CR: read over, within a bound
+    RP_CHUNK_SIZE_LF,    // the LF behind the size
+    RP_CHUNK_DATA,       // `left` bytes of body
+    RP_CHUNK_DATA_CR,    // the CR LF behind them
+    RP_CHUNK_DATA_LF,
+    RP_CHUNK_TRAILER,    // at the start of a trailer line, or of the empty one
+    RP_CHUNK_TRAILER_IN, // inside one: read over, within the bound
+    RP_CHUNK_TRAILER_LF,
+    RP_CHUNK_END_LF      // the LF of the empty line
+};
+
+// One byte of what is not body. false: malformed.
+static bool rp_chunk_step(rtpush_chunked *c, char byte) {
+    int digit = rp_hex_digit(byte);
+    switch ((enum rp_chunk_state)c->state) {
+    case RP_CHUNK_SIZE:
+        if (digit >= 0) {
+            if (c->digits++ == 16 || c->left >> 59) return false;
+            c->left = c->left << 4 | (uint64_t)digit;
+            return true;
+        }
+        if (!c->digits || (byte != '\r' && byte != ';')) return false;
+        c->state = byte == '\r' ? RP_CHUNK_SIZE_LF : RP_CHUNK_EXT;
+        return true;
+    case RP_CHUNK_EXT:
+        if (byte == '\r') c->state = RP_CHUNK_SIZE_LF;
+        return byte == '\r' || (rp_http_is_value(byte) && c->trailer++ < RP_TRAILER_MAX);
+    case RP_CHUNK_SIZE_LF:
+        c->state = c->left ? RP_CHUNK_DATA : RP_CHUNK_TRAILER;
+        return byte == '\n';
+    case RP_CHUNK_DATA_CR:
+        c->state = RP_CHUNK_DATA_LF;
+        return byte == '\r';
+    case RP_CHUNK_DATA_LF:
+        c->state = RP_CHUNK_SIZE;
+        c->digits = 0;
+        return byte == '\n';
+    case RP_CHUNK_TRAILER:
+        c->state = byte == '\r' ? RP_CHUNK_END_LF : RP_CHUNK_TRAILER_IN;
+        return byte == '\r' || (rp_http_is_token(byte) && c->trailer++ < RP_TRAILER_MAX);
+    case RP_CHUNK_TRAILER_IN:
+        if (byte == '\r') c->state = RP_CHUNK_TRAILER_LF;
+        return byte == '\r' || (rp_http_is_value(byte) && c->trailer++ < RP_TRAILER_MAX);
+    case RP_CHUNK_TRAILER_LF:
+        c->state = RP_CHUNK_TRAILER;
+        return byte == '\n';
+    case RP_CHUNK_END_LF:
+        c->is_done = byte == '\n';
+        return c->is_done;
+    case RP_CHUNK_DATA: break;
+    }
+    return false;
+}
+
+RTPUSH_DEF ptrdiff_t rtpush_parse_chunked(rtpush_chunked *chunked, const char *data, size_t size, rtpush_slice *body) {
+    size_t at = 0;
+    *body = rp_slice(data, 0);
+    while (at < size && !chunked->is_done) {
+        if (chunked->state != RP_CHUNK_DATA) {
+            if (!rp_chunk_step(chunked, data[at++])) return -1;
+            continue;
+        }
+        size_t n = (size_t)RP_MIN(chunked->left, (uint64_t)(size - at));
+        *body = rp_slice(data + at, n);
+        chunked->left -= n;
+        if (!chunked->left) chunked->state = RP_CHUNK_DATA_CR;
+        return (ptrdiff_t)(at + n);
+    }
+    return (ptrdiff_t)at;
+}
+#endif // RP_OPEN
+
+#ifdef RP_SERVER
+static const char *rp_http_reason(int status) {
+    static const struct { int status; const char *reason; } known[] = {
+        {200, "OK"}, {201, "Created"}, {202, "Accepted"}, {204, "No Content"}, {206, "Partial Content"}, {301, "Moved Permanently"},
+        {302, "Found"}, {303, "See Other"}, {304, "Not Modified"}, {307, "Temporary Redirect"}, {308, "Permanent Redirect"},
+        {400, "Bad Request"}, {401, "Unauthorized"}, {403, "Forbidden"}, {404, "Not Found"}, {405, "Method Not Allowed"},
+        {408, "Request Timeout"}, {409, "Conflict"}, {410, "Gone"}, {413, "Content Too Large"}, {414, "URI Too Long"},
+        {415, "Unsupported Media Type"}, {417, "Expectation Failed"}, {422, "Unprocessable Content"}, {426, "Upgrade Required"},
+        {429, "Too Many Requests"}, {431, "Request Header Fields Too Large"}, {500, "Internal Server Error"},
+        {501, "Not Implemented"}, {502, "Bad Gateway"}, {503, "Service Unavailable"}, {504, "Gateway Timeout"},
+        {505, "HTTP Version Not Supported"}};
+    for (size_t i = 0; i < RP_COUNT(known); i++)
+        if (known[i].status == status) return known[i].reason;
+    return "Unknown";
+}
+
+// The short code of an error body, for programs.
+static const char *rp_http_error_code(int status) {
+    switch (status) {
+    case 400: return "bad_request";
+    case 401: return "unauthorized";
+    case 403: return "forbidden";
+    case 404: return "not_found";
+    case 405: return "method_not_allowed";
+    case 408: return "timeout";
+    case 413: return "too_large";
+    case 414: return "uri_too_long";
+    case 417: return "expectation_failed";
+    case 426: return "upgrade_required";
+    case 429: return "too_many_requests";
+    case 431: return "header_too_large";
+    case 501: return "not_implemented";
+    case 503: return "unavailable";
+    case 505: return "http_version";
+    default: return "internal";
+    }
+}
+
+static rtpush_slice rp_http_header(const rtpush_head *head, const char *name) {
+    for (size_t i = 0; i < head->count; i++)
+        if (rp_slice_is(head->headers[i].name, name)) return head->headers[i].value;
+    return rp_slice(NULL, 0);
+}
+
+// Percent-decoding into out of at least the same size; false: a bad escape or a NUL. `plus`: + is a space (a query).
+static bool rp_http_decode(char *out, size_t *size, rtpush_slice s, bool plus) {
+    size_t n = 0;
+    for (size_t i = 0; i < s.size; i++) {
+        char c = s.data[i];
+        if (c == '%') {
+            int high = s.size - i > 2 ? rp_hex_digit(s.data[i + 1]) : -1, low = high < 0 ? -1 : rp_hex_digit(s.data[i + 2]);
+            if (low < 0) return false;
+            c = (char)(high << 4 | low);
+            i += 2;
+        } else if (plus && c == '+') {
+            c = ' ';
+        }
+        if (!c) return false;
+        out[n++] = c;
+    }
+    *size = n;
+    return true;
+}
+
+// The date of RFC 9110 §5.6.7, 29 characters, from days since 1970 by the civil calendar.
+static void rp_http_date(char out[30], int64_t wall_ms) {
+    char text[64];
+    static const char days[] = "ThuFriSatSunMonTueWed", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    int64_t seconds = wall_ms / 1000, day = seconds / 86400, rest = seconds % 86400;
+    int64_t z = day + 719468, era = z / 146097, doe = z - era * 146097; // era: 400 years from 1 March 0000
+    int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365, doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    int64_t mp = (5 * doy + 2) / 153, month = mp < 10 ? mp + 2 : mp - 10; // 0 is January
+    snprintf(text, sizeof text, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT", days + day % 7 * 3, (int)(doy - (153 * mp + 2) / 5 + 1),
+             months + month * 3, (int)((yoe + era * 400 + (month < 2)) % 10000), (int)(rest / 3600), (int)(rest / 60 % 60), (int)(rest % 60));
+    memcpy(out, text, 29);
+    out[29] = 0;
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>ws  WebSocket frames, close codes, the handshake's key  (uses: codec, bytes)
+//
+//     0               1               2               3          RFC 6455 §5.2
+//     F R R R  opcode | M  length 7   | 16 or 64 bits of length if 126 or 127
+//     I S S S         | A             | 32 bits of masking key if MASK
+//     N V V V (4)     | S             | payload
+//
+// The head is parsed statelessly; a message is put together by rp_ws, which exists
+// only while one is under way.
+// ============================================================================
+#ifdef RP_OPEN
+enum { RP_WS_CONTINUATION, RP_WS_TEXT, RP_WS_BINARY, RP_WS_CLOSE = 8, RP_WS_PING, RP_WS_PONG };
+enum { RP_WS_HEAD_MAX = 14, RP_WS_CONTROL_MAX = 125 };
+
+RTPUSH_DEF ptrdiff_t rtpush_parse_frame(rtpush_frame *frame, const unsigned char *data, size_t size) {
+    if (size < 2) return 0;
+    frame->is_final = data[0] >> 7;
+    frame->rsv = data[0] >> 4 & 7;
+    frame->opcode = data[0] & 15;
+    frame->is_masked = data[1] >> 7;
+    frame->length = data[1] & 127;
+    if (frame->rsv) return -1002; // RFC 6455 §5.2: no extension gave them a meaning
+    if (frame->opcode > RP_WS_PONG || (frame->opcode > RP_WS_BINARY && frame->opcode < RP_WS_CLOSE)) return -1002; // §5.2: unknown
+    // RFC 6455 §5.5: a control frame is not fragmented and has at most 125 bytes.
+    if (frame->opcode >= RP_WS_CLOSE && (!frame->is_final || frame->length > RP_WS_CONTROL_MAX)) return -1002;
+    size_t extra = frame->length < 126 ? 0 : frame->length == 126 ? 2 : 8, total = 2 + extra + (frame->is_masked ? 4 : 0);
+    if (size < total) return 0;
+    if (extra) frame->length = 0;
+    for (size_t i = 0; i < extra; i++) frame->length = frame->length << 8 | data[2 + i];
+    if (frame->length >> 63) return -1002; // RFC 6455 §5.2: the most significant bit must be 0
+    memset(frame->key, 0, 4);
+    if (frame->is_masked) memcpy(frame->key, data + 2 + extra, 4);
+    return (ptrdiff_t)total;
+}
+#endif // RP_OPEN
+
+#ifdef RP_SERVER
+// A server's frame head (not masked, RFC 6455 §5.1); returns its size, 2, 4 or 10.
+static size_t rp_ws_head(unsigned char out[RP_WS_HEAD_MAX], unsigned opcode, uint64_t size) {
+    out[0] = (unsigned char)(0x80 | opcode);
+    if (size < 126) { out[1] = (unsigned char)size; return 2; }
+    unsigned extra = size < 65536 ? 2 : 8;
+    out[1] = extra == 2 ? 126 : 127;
+    for (unsigned i = 0; i < extra; i++) out[2 + i] = (unsigned char)(size >> (8 * (extra - 1 - i)));
+    return 2 + extra;
+}
+
+static size_t rp_ws_head_size(uint64_t size) { return size < 126 ? 2 : size < 65536 ? 4 : 10; }
+
+static void rp_ws_put(rp_mem *mem, rp_buf *buf, unsigned opcode, const void *data, size_t size) {
+    unsigned char head[RP_WS_HEAD_MAX];
+    size_t n = rp_ws_head(head, opcode, size);
+    if (!rp_buf_room(mem, buf, n + size)) return; // whole or not at all
+    rp_buf_put(mem, buf, head, n);
+    rp_buf_put(mem, buf, data, size);
+}
+
+// A code and a reason, cut to what a control frame holds without splitting a character.
+static void rp_ws_put_close(rp_mem *mem, rp_buf *buf, int code, const char *reason) {
+    char body[RP_WS_CONTROL_MAX];
+    size_t size = strlen(reason);
+    if (size > sizeof body - 2)
+        for (size = sizeof body - 2; size && ((unsigned char)reason[size] & 0xc0) == 0x80;) size--;
+    body[0] = (char)(code >> 8);
+    body[1] = (char)(code & 255);
+    memcpy(body + 2, reason, size);
+    rp_ws_put(mem, buf, RP_WS_CLOSE, body, code ? size + 2 : 0);
+}
+
+// RFC 6455 §7.4: the codes that may stand in a close frame.
+static bool rp_ws_is_code(unsigned code) {
+    if (code >= 3000 && code <= 4999) return true;
+    return code >= 1000 && code <= 1014 && code != 1004 && code != 1005 && code != 1006;
+}
+
+// The code a close frame's body brings, 1005 if it is empty (RFC 6455 §7.1.5). < 0: refused, the negated code.
+static int rp_ws_close_code(const unsigned char *body, size_t size) {
+    if (!size) return 1005;
+    if (size == 1) return -1002;
+    unsigned code = (unsigned)body[0] << 8 | body[1];
+    if (!rp_ws_is_code(code)) return -1002;
+    return rtpush_utf8(0, body + 2, size - 2) ? -1007 : (int)code; // §5.5.1: the reason is UTF-8
+}
+
+// RFC 6455 §4.2.1: base64 of 16 bytes, 24 characters.
+static bool rp_ws_is_key(rtpush_slice key) {
+    char bytes[24];
+    return key.size == 24 && rp_base64_read(bytes, key.data, 24) == 16;
+}
+
+// RFC 6455 §4.2.2, 5.4: base64 of the SHA-1 of the key and this GUID.
+static void rp_ws_accept(char out[28], rtpush_slice key) {
+    char text[60];
+    unsigned char digest[20];
+    memcpy(text, key.data, 24);
+    memcpy(text + 24, "258EAFA5-E914-47DA-95CA-C5AB0DC85B11", 36);
+    rp_sha1(digest, text, sizeof text);
+    rp_base64_write(out, digest, sizeof digest);
+}
+
+// A message being put together: RFC 6455 §5.4, with control frames in between.
+typedef struct rp_ws {
+    rtpush_frame frame;  // the data frame under way
+    uint64_t left, at;   // bytes of it still to come, bytes that came
+    uint64_t began_ms;   // when the message's first byte came
+    uint32_t utf8;       // state at the end of `message`
+    uint32_t fragments;
+    unsigned char opcode; // of the message; 0: none begun
+    rp_buf message;
+} rp_ws;
+
+// What a frame's head means for the message under way: 0, or the negated close code.
+static int rp_ws_begin(rp_ws *ws, const rtpush_frame *frame, uint64_t message_max, uint32_t fragments_max) {
+    bool continues = frame->opcode == RP_WS_CONTINUATION;
+    if (continues != (ws->opcode != 0)) return -1002; // RFC 6455 §5.4
+    uint64_t have = rp_buf_size(&ws->message);
+    if (frame->length > message_max - RP_MIN(have, message_max)) return -1009; // before anything is allocated
+    if (++ws->fragments > fragments_max) return -1008;
+    if (!continues) ws->opcode = frame->opcode;
+    ws->frame = *frame;
+    ws->left = frame->length;
+    ws->at = 0;
+    return 0;
+}
+
+// Takes what has come of the frame's payload. 0, -1007, or -1011: no memory.
+static int rp_ws_take(rp_mem *mem, rp_ws *ws, const char *data, size_t size) {
+    char *room = rp_buf_room(mem, &ws->message, size);
+    if (size && !room) return -1011;
+    if (size) memcpy(room, data, size);
+    if (size) ws->at = rtpush_mask((unsigned char *)room, size, ws->frame.key, ws->at);
+    ws->message.end += size;
+    ws->left -= size;
+    if (ws->opcode != RP_WS_TEXT) return 0;
+    ws->utf8 = rtpush_utf8(ws->utf8, room, size); // RFC 6455 §8.1: at the first byte that cannot be
+    bool ends = !ws->left && ws->frame.is_final;
+    return ws->utf8 == RTPUSH_UTF8_BAD || (ends && ws->utf8) ? -1007 : 0;
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>sse  server-sent events: how a block is spelled  (uses: bytes)
+//
+// WHATWG HTML §9.2. Lines end with LF. Data may hold CR, LF and CRLF: each ends a line
+// and begins another `data:`, so that no payload can forge a field.
+// ============================================================================
+#ifdef RP_SERVER
+static void rp_sse_field(rp_mem *mem, rp_buf *buf, const char *name, const char *value, size_t size) {
+    rp_buf_text(mem, buf, name);
+    rp_buf_put(mem, buf, value, size);
+    rp_buf_put(mem, buf, "\n", 1);
+}
+
+static void rp_sse_data(rp_mem *mem, rp_buf *buf, const char *data, size_t size) {
+    size_t from = 0;
+    for (size_t i = 0; i < size; i++) {
+        if (data[i] != '\r' && data[i] != '\n') continue;
+        rp_sse_field(mem, buf, "data: ", data + from, i - from);
+        if (data[i] == '\r' && i + 1 < size && data[i + 1] == '\n') i++;
+        from = i + 1;
+    }
+    rp_sse_field(mem, buf, "data: ", data + from, size - from);
+}
+
+// The head of a chunk (RFC 9112 §7.1): the size in hex and CR LF; returns its size.
+enum { RP_CHUNK_HEAD_MAX = 18 };
+
+static size_t rp_chunk_head(char out[RP_CHUNK_HEAD_MAX], size_t size) {
+    static const char hex[] = "0123456789abcdef";
+    size_t n = 1;
+    while (n < 16 && (uint64_t)size >> (4 * n)) n++;
+    for (size_t i = 0; i < n; i++) out[i] = hex[(uint64_t)size >> (4 * (n - 1 - i)) & 15];
+    out[n] = '\r';
+    out[n + 1] = '\n';
+    return n + 2;
+}
+
+static void rp_chunk_put(rp_mem *mem, rp_buf *buf, const void *data, size_t size) {
+    char head[RP_CHUNK_HEAD_MAX];
+    size_t n = rp_chunk_head(head, size);
+    if (!size || !rp_buf_room(mem, buf, n + size + 2)) return; // whole or not at all; an empty one would end the body
+    rp_buf_put(mem, buf, head, n);
+    rp_buf_put(mem, buf, data, size);
+    rp_buf_put(mem, buf, "\r\n", 2);
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>longpoll  cursors as text, and where a reader starts  (uses: json)
+//
+// `epoch-seq` names a position in the log, on every transport. How parked polls wait
+// and are answered is in `reader` (they are subscriptions like all others) and `conn`.
+// ============================================================================
+#ifdef RP_OPEN
+RTPUSH_DEF bool rtpush_parse_cursor(rtpush_cursor *cursor, const char *data, size_t size) {
+    if (size < 10 || size > 29 || data[8] != '-') return false;
+    for (size_t i = 0; i < 8; i++) {
+        bool good = (data[i] >= 'a' && data[i] <= 'z') || (data[i] >= '0' && data[i] <= '9');
+        if (!good) return false;
+        cursor->epoch[i] = data[i];
+    }
+    cursor->epoch[8] = 0;
+    return rp_slice_number(rp_slice(data + 9, size - 9), &cursor->seq);
+}
+#endif // RP_OPEN
+
+#ifdef RP_SERVER
+enum { RP_CURSOR_MAX = 30 };
+
+static size_t rp_cursor_write(char out[RP_CURSOR_MAX], const char *epoch, uint64_t seq) {
+    memcpy(out, epoch, 8);
+    out[8] = '-';
+    size_t n = 9 + rp_format_number(out + 9, seq);
+    out[n] = 0;
+    return n;
+}
+
+// Where a reader starts (PROTOCOL §2).
+enum rp_start_kind { RP_START_NONE, RP_START_LATEST, RP_START_EARLIEST, RP_START_LAST, RP_START_SEQ, RP_START_CURSOR, RP_START_BAD };
+
+typedef struct rp_start {
+    enum rp_start_kind kind;
+    uint64_t seq; // of SEQ and CURSOR; of LAST: how many of each topic
+    char epoch[9];
+} rp_start;
+
+static rp_start rp_start_parse(rtpush_slice text) {
+    rp_start start;
+    rtpush_cursor cursor;
+    memset(&start, 0, sizeof start);
+    if (!text.size) start.kind = RP_START_NONE;
+    else if (text.size == 6 && !memcmp(text.data, "latest", 6)) start.kind = RP_START_LATEST;
+    else if (text.size == 8 && !memcmp(text.data, "earliest", 8)) start.kind = RP_START_EARLIEST;
+    else if (*text.data == '-' && rp_slice_number(rp_slice(text.data + 1, text.size - 1), &start.seq)) start.kind = RP_START_LAST;
+    else if (rp_slice_number(text, &start.seq)) start.kind = RP_START_SEQ;
+    else if (rtpush_parse_cursor(&cursor, text.data, text.size)) {
+        start.kind = RP_START_CURSOR;
+        start.seq = cursor.seq;
+        memcpy(start.epoch, cursor.epoch, 9);
+    } else start.kind = RP_START_BAD;
+    return start;
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>topic  the log: messages, their spellings, retention  (uses: ws, time, table)
+//
+// A message is immutable and lies in its topic's ring and in the spine, which is all
+// held messages in the order of seq. Its bytes lie in blocks: one topic's messages in
+// one spelling, appended, so that neighbours go out as one piece. The raw WebSocket
+// frame is made at publish and is the payload's home; other spellings on first use.
+//
+//     block   [event\0 | frame head | payload][frame head | payload]...
+//                        ^ as[RP_RAW]: raw readers get this span as it is
+//
+// A source is what can be subscribed to: a topic, or a pattern without a ring.
+// Nothing is trimmed above `safe`: every reader with room has had its turn up to there.
+// ============================================================================
+#ifdef RP_OPEN
+enum { RP_TOPIC_MAX = 255 };
+
+// The segments of a name: the next one up to '/' off the front of *rest.
+RTPUSH_DEF bool rtpush_is_topic(const char *name, size_t size, bool allow_wild) {
+    rtpush_slice rest = rp_slice(name, size), part;
+    if (!size || size > RP_TOPIC_MAX || rtpush_utf8(0, name, size)) return false;
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)name[i];
+        bool is_c1 = c == 0xc2 && (unsigned char)name[i + 1] < 0xa0; // U+0080 to U+009F
+        if (c < 0x20 || c == 0x7f || is_c1) return false;
+    }
+    while (rp_slice_next(&rest, '/', &part)) {
+        if (!part.size) return false;
+        if (!memchr(part.data, '*', part.size)) continue;
+        bool is_wild = part.size <= 2 && part.data[0] == '*' && part.data[part.size - 1] == '*';
+        if (!allow_wild || !is_wild || rest.data) return false; // only the last segment, and only as a whole
+    }
+    return true;
+}
+
+static bool rp_topic_is_pattern(rtpush_slice name) { return name.size && name.data[name.size - 1] == '*'; }
+
+// Does a pattern match? `*`: one more segment; `**`: one or more. Behind a first segment with @ only one spelled so.
+static bool rp_topic_matches(rtpush_slice pattern, rtpush_slice name) {
+    if (!rp_topic_is_pattern(pattern)) return pattern.size == name.size && !memcmp(pattern.data, name.data, name.size);
+    bool is_deep = pattern.size > 1 && pattern.data[pattern.size - 2] == '*';
+    size_t prefix = pattern.size - (is_deep ? 2 : 1);
+    if (name.size <= prefix || memcmp(pattern.data, name.data, prefix)) return false;
+    if (!prefix && name.data[0] == '@' && !RTPUSH_BREAK(8)) return false;
+    return is_deep || !memchr(name.data + prefix, '/', name.size - prefix);
+}
+
+RTPUSH_DEF bool rtpush_matches(const char *pattern, const char *name) {
+    return rp_topic_matches(rp_slice_of(pattern), rp_slice_of(name));
+}
+#endif // RP_OPEN
+
+#ifdef RP_SERVER
+typedef struct rp_topic rp_topic;
+typedef struct rp_source rp_source;
+typedef struct rp_reader rp_reader;
+
+// Bytes shared by whoever sends them; they follow the struct. refs: messages spelled in it, connections that pin
+// it, and the topic that still appends to it.
+typedef struct rp_block {
+    uint32_t refs, used, cap;
+    uint32_t unused;
+} rp_block;
+
+typedef struct rp_piece {
+    rp_block *block;
+    uint32_t at, size;
+} rp_piece;
+
+enum rp_spelling { RP_RAW, RP_ENVELOPE, RP_EVENT, RP_ITEM, RP_SPELLINGS };
+
+typedef struct rp_msg {
+    uint64_t seq, born_ms;
+    rp_topic *topic;
+    rp_piece as[RP_SPELLINGS];
+    uint32_t size;
+    uint16_t event_size;
+    uint8_t kind;
+    bool is_ephemeral;
+} rp_msg;
+
+// "It has everything of this source up to pos", and how many of its messages were done with when it had.
+typedef struct rp_entry {
+    uint64_t pos;
+    rp_reader *reader;
+    uint32_t done; // in units of source.total
+} rp_entry;
+
+struct rp_source {
+    rp_node node; // in hub.names
+    uint64_t last, evicted; // evicted <= last: the highest seq of a stored message that is no longer held
+    rp_entry *entries;      // dense; removed by moving the last one into the place
+    uint32_t count, cap;
+    uint32_t total; // messages so far, modulo 2^32
+    uint32_t at, left; // the walk in progress: place, entries still to visit
+    uint64_t circle, safe, fresh; // seq the circle is for; up to where all had their turn; the first since it is dirty, less 1
+    rp_source *next_dirty;
+    rp_source **links; // topic: patterns that match it; pattern: none
+    uint32_t link_count, link_cap;
+    bool is_dirty, is_pattern;
+    uint8_t slow; // rtpush_slow
+    uint8_t name_size;
+    char *name;
+};
+
+typedef struct rp_keep {
+    uint32_t count;
+    uint64_t bytes;
+    int64_t ms; // -1: without end
+} rp_keep;
+
+struct rp_topic {
+    rp_source source;
+    rp_msg **ring; // circular, cap a power of two
+    uint32_t first, count, cap, ephemerals;
+    uint64_t bytes;    // payloads held
+    uint64_t cleared;  // all up to here is dropped as soon as it is safe
+    rp_keep keep;
+    rp_block *tails[RP_SPELLINGS]; // what is still appended to
+    rp_topic *next_trim;
+    rp_topic *quiet_next, *quiet_prev; // the list of topics without readers, oldest first
+    bool is_to_trim, is_quiet, has_presence;
+    rp_timer expiry;
+    char text[1]; // the name
+};
+
+typedef struct rp_spine_item {
+    uint64_t seq;
+    rp_msg *msg; // NULL: a hole
+} rp_spine_item;
+
+typedef struct rp_log {
+    rp_mem *mem;
+    char epoch[9];
+    uint64_t head, floor, safe;
+    uint64_t bytes, evictions; // bytes: blocks, messages
+    rp_spine_item *spine;      // items [spine_first, spine_end)
+    uint32_t spine_first, spine_end, spine_cap, held;
+    uint64_t despelled; // no message up to here has a spelling but the raw one
+    rp_source *dirty_first, *dirty_last;
+    rp_topic *trim_first;
+} rp_log;
+
+static rtpush_slice rp_source_name(const rp_source *s) { return rp_slice(s->name, s->name_size); }
+static rp_topic *rp_source_topic(rp_source *s) { return s->is_pattern ? NULL : (rp_topic *)(void *)s; }
+static rp_msg *rp_topic_at(const rp_topic *t, uint32_t i) { return t->ring[(t->first + i) & (t->cap - 1)]; }
+
+// Does a message of this topic come to this source's readers?
+static bool rp_source_has(const rp_source *s, const rp_topic *t) {
+    if (!s->is_pattern) return s == &t->source;
+    for (uint32_t i = 0; i < t->source.link_count; i++)
+        if (t->source.links[i] == s) return true;
+    return false;
+}
+
+// Up to where messages of the source are lost to who comes now.
+static uint64_t rp_source_lost(const rp_source *s) {
+    if (s->is_pattern) return s->evicted;
+    return RP_MAX(s->evicted, ((const rp_topic *)(const void *)s)->cleared);
+}
+
+// --- blocks ---
+
+enum { RP_BLOCK_FIRST = 256, RP_BLOCK_LAST = 65536, RP_BLOCK_ALONE = 16384 };
+
+static char *rp_block_bytes(rp_block *block) { return (char *)(block + 1); }
+
+static rp_block *rp_block_new(rp_log *log, size_t cap) {
+    if (cap > UINT32_MAX - sizeof(rp_block)) return NULL;
+    rp_block *block = (rp_block *)rp_mem_resize(log->mem, NULL, sizeof *block + cap);
+    if (!block) return NULL;
+    block->refs = 1;
+    block->used = 0;
+    block->cap = (uint32_t)cap;
+    log->bytes += sizeof *block + cap;
+    return block;
+}
+
+static void rp_block_unref(rp_log *log, rp_block *block) {
+    if (!block || --block->refs) return;
+    log->bytes -= sizeof *block + block->cap;
+    rp_mem_free(log->mem, block);
+}
+
+static rp_piece rp_piece_of(rp_block *block, uint32_t at, size_t size) {
+    rp_piece piece;
+    piece.block = block;
+    piece.at = at;
+    piece.size = (uint32_t)size;
+    return piece;
+}
+
+static void rp_piece_drop(rp_log *log, rp_piece *piece) {
+    rp_block_unref(log, piece->block);
+    memset(piece, 0, sizeof *piece);
+}
+
+// Room for `size` bytes of a topic's spelling, next to what came before where it fits: *piece names it and has a
+// reference. NULL: no memory.
+static char *rp_topic_room(rp_log *log, rp_topic *t, enum rp_spelling spelling, size_t size, rp_piece *piece) {
+    rp_block *tail = t->tails[spelling];
+    if (tail && tail->refs == 1) tail->used = 0; // nobody has anything in it any more
+    if (size > RP_BLOCK_ALONE) {
+        rp_block *alone = rp_block_new(log, size);
+        if (!alone) return NULL;
+        alone->used = (uint32_t)size;
+        *piece = rp_piece_of(alone, 0, size);
+        return rp_block_bytes(alone);
+    }
+    if (!tail || tail->cap - tail->used < size) {
+        size_t cap = tail ? RP_MIN((size_t)tail->cap * 2, (size_t)RP_BLOCK_LAST) : (size_t)RP_BLOCK_FIRST;
+        while (cap < size) cap *= 2;
+        rp_block *next = rp_block_new(log, cap);
+        if (!next) return NULL;
+        rp_block_unref(log, tail);
+        t->tails[spelling] = tail = next;
+    }
+    *piece = rp_piece_of(tail, tail->used, size);
+    tail->refs++;
+    tail->used += (uint32_t)size;
+    return rp_block_bytes(tail) + piece->at;
+}
+
+// --- messages ---
+
+static const char *rp_msg_data(const rp_msg *m) {
+    return rp_block_bytes(m->as[RP_RAW].block) + m->as[RP_RAW].at + rp_ws_head_size(m->size);
+}
+
+static const char *rp_msg_event(const rp_msg *m) {
+    return m->event_size ? rp_block_bytes(m->as[RP_RAW].block) + m->as[RP_RAW].at - m->event_size - 1 : "";
+}
+
+static size_t rp_msg_charge(const rp_msg *m) { return m->size + m->event_size; }
+
+static void rp_msg_free(rp_log *log, rp_msg *m) {
+    for (unsigned i = 0; i < RP_SPELLINGS; i++) rp_piece_drop(log, &m->as[i]);
+    log->bytes -= sizeof *m;
+    rp_mem_free(log->mem, m);
+}
+
+// The home of a message: event, frame head, payload.
+static bool rp_msg_home(rp_log *log, rp_topic *t, rp_msg *m, const rtpush_message *from) {
+    unsigned char head[RP_WS_HEAD_MAX];
+    size_t before = m->event_size ? (size_t)m->event_size + 1 : 0;
+    size_t head_size = rp_ws_head(head, m->kind == RTPUSH_BINARY ? RP_WS_BINARY : RP_WS_TEXT, from->size);
+    char *room = rp_topic_room(log, t, RP_RAW, before + head_size + from->size, &m->as[RP_RAW]);
+    if (!room) return false;
+    if (before) memcpy(room, from->event, before);
+    memcpy(room + before, head, head_size);
+    if (from->size) memcpy(room + before + head_size, from->data, from->size);
+    m->as[RP_RAW].at += (uint32_t)before;
+    m->as[RP_RAW].size -= (uint32_t)before;
+    return true;
+}
+
+static rp_msg *rp_msg_new(rp_log *log, rp_topic *t, const rtpush_message *from, uint64_t now) {
+    rp_msg *m = (rp_msg *)rp_mem_get(log->mem, sizeof *m);
+    if (!m) return NULL;
+    log->bytes += sizeof *m;
+    m->seq = from->seq;
+    m->born_ms = now;
+    m->topic = t;
+    m->size = (uint32_t)from->size;
+    m->event_size = (uint16_t)strlen(from->event);
+    m->kind = (uint8_t)from->kind;
+    m->is_ephemeral = from->ephemeral;
+    if (rp_msg_home(log, t, m, from)) return m;
+    rp_msg_free(log, m);
+    return NULL;
+}
+
+// --- the spine ---
+
+// The first item with a seq above `seq`; spine_end if there is none.
+static uint32_t rp_log_after(const rp_log *log, uint64_t seq) {
+    uint32_t low = log->spine_first, high = log->spine_end;
+    if (low < high && log->spine[high - 1].seq <= seq) return high; // the usual case: level
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (log->spine[middle].seq > seq) high = middle;
+        else low = middle + 1;
+    }
+    return low;
+}
+
+static void rp_log_compact(rp_log *log) {
+    uint32_t kept = 0;
+    for (uint32_t i = log->spine_first; i < log->spine_end; i++)
+        if (log->spine[i].msg) log->spine[kept++] = log->spine[i];
+    log->spine_first = 0;
+    log->spine_end = kept;
+}
+
+static bool rp_log_reserve(rp_log *log) {
+    if (log->spine_end < log->spine_cap) return true;
+    if (log->held < log->spine_cap / 2) { rp_log_compact(log); return true; }
+    return rp_mem_grow(log->mem, (void **)&log->spine, &log->spine_cap, log->spine_end, sizeof *log->spine);
+}
+
+static void rp_log_hole(rp_log *log, uint64_t seq) {
+    if (seq == 0) return;
+    uint32_t i = rp_log_after(log, seq - 1);
+    if (i == log->spine_end || log->spine[i].seq != seq) return;
+    log->spine[i].msg = NULL;
+    log->held--;
+    while (log->spine_first < log->spine_end && !log->spine[log->spine_first].msg) log->spine_first++;
+    if (log->spine_first == log->spine_end) log->spine_first = log->spine_end = 0;
+}
+
+// --- the ring ---
+
+static bool rp_topic_reserve(rp_log *log, rp_topic *t) {
+    if (t->count < t->cap) return true;
+    uint32_t cap = t->cap ? t->cap * 2 : 4;
+    rp_msg **ring = (rp_msg **)rp_mem_resize(log->mem, NULL, cap * sizeof(rp_msg *));
+    if (!ring) return false;
+    for (uint32_t i = 0; i < t->count; i++) ring[i] = rp_topic_at(t, i);
+    rp_mem_free(log->mem, t->ring);
+    t->ring = ring;
+    t->first = 0;
+    t->cap = cap;
+    return true;
+}
+
+// The place in the ring of the first message above `seq`; t->count if there is none.
+static uint32_t rp_topic_after(const rp_topic *t, uint64_t seq) {
+    uint32_t low = 0, high = t->count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (rp_topic_at(t, middle)->seq > seq) high = middle;
+        else low = middle + 1;
+    }
+    return low;
+}
+
+// --- appending ---
+
+// Somebody may have something to read: the flush walks the source's entries. A walk under way goes on; its next
+// circle sees the newer message.
+static void rp_log_mark(rp_log *log, rp_source *s, uint64_t seq) {
+    if (s->is_dirty) return;
+    s->is_dirty = true;
+    s->circle = seq;
+    s->left = s->count;
+    s->safe = s->fresh = seq - 1;
+    s->next_dirty = NULL;
+    if (log->dirty_last) log->dirty_last->next_dirty = s;
+    else log->dirty_first = s;
+    log->dirty_last = s;
+}
+
+static void rp_log_trim_later(rp_log *log, rp_topic *t) {
+    if (t->is_to_trim) return;
+    t->is_to_trim = true;
+    t->next_trim = log->trim_first;
+    log->trim_first = t;
+}
+
+static void rp_source_count(rp_log *log, rp_source *s, uint64_t seq, uint64_t *owed) {
+    s->last = seq;
+    s->total++;
+    *owed += s->count;
+    rp_log_mark(log, s, seq);
+}
+
+// Puts a message at the head of the log; from->seq is above all before it. Adds to *owed. NULL: no memory, and
+// nothing has changed.
+static rp_msg *rp_log_append(rp_log *log, rp_topic *t, const rtpush_message *from, uint64_t now, uint64_t *owed) {
+    if (!rp_topic_reserve(log, t) || !rp_log_reserve(log)) return NULL;
+    rp_msg *m = rp_msg_new(log, t, from, now);
+    if (!m) return NULL;
+    t->ring[(t->first + t->count++) & (t->cap - 1)] = m;
+    if (!RTPUSH_BREAK(1)) {
+        log->spine[log->spine_end].seq = m->seq;
+        log->spine[log->spine_end++].msg = m;
+        log->held++;
+    }
+    t->bytes += rp_msg_charge(m);
+    t->ephemerals += m->is_ephemeral;
+    log->head = m->seq;
+    rp_source_count(log, &t->source, m->seq, owed);
+    for (uint32_t i = 0; i < t->source.link_count && !RTPUSH_BREAK(5); i++) rp_source_count(log, t->source.links[i], m->seq, owed);
+    rp_log_trim_later(log, t);
+    return m;
+}
+
+// --- retention ---
+
+static void rp_topic_forget(rp_log *log, rp_topic *t, rp_msg *m) {
+    t->count--;
+    t->ephemerals -= m->is_ephemeral;
+    t->bytes -= rp_msg_charge(m);
+    rp_log_hole(log, m->seq);
+    rp_msg_free(log, m);
+}
+
+static void rp_source_raise(rp_topic *t, uint64_t evicted) {
+    t->source.evicted = RP_MAX(t->source.evicted, evicted);
+    for (uint32_t i = 0; i < t->source.link_count && !RTPUSH_BREAK(3); i++)
+        t->source.links[i]->evicted = RP_MAX(t->source.links[i]->evicted, evicted);
+}
+
+static void rp_topic_evict(rp_log *log, rp_topic *t) {
+    rp_msg *m = rp_topic_at(t, 0);
+    if (!m->is_ephemeral) {
+        rp_source_raise(t, m->seq);
+        log->evictions++;
+    }
+    t->first = (t->first + 1) & (t->cap - 1);
+    rp_topic_forget(log, t, m);
+}
+
+// Ephemeral messages that everybody had go from wherever they are; they leave no mark.
+static void rp_topic_drop_ephemerals(rp_log *log, rp_topic *t) {
+    for (uint32_t i = t->count; i-- > 0 && t->ephemerals;) {
+        rp_msg *m = rp_topic_at(t, i);
+        if (!m->is_ephemeral || m->seq > log->safe) continue;
+        for (uint32_t k = i; k + 1 < t->count; k++) t->ring[(t->first + k) & (t->cap - 1)] = rp_topic_at(t, k + 1);
+        rp_topic_forget(log, t, m);
+    }
+}
+
+static bool rp_topic_is_over(const rp_topic *t, uint64_t now) {
+    const rp_msg *oldest = rp_topic_at(t, 0);
+    if (t->count - t->ephemerals > t->keep.count || t->bytes > t->keep.bytes || oldest->seq <= t->cleared) return true;
+    return t->keep.ms >= 0 && now - oldest->born_ms >= (uint64_t)t->keep.ms;
+}
+
+static void rp_topic_trim(rp_log *log, rp_topic *t, uint64_t now) {
+    if (t->ephemerals) rp_topic_drop_ephemerals(log, t);
+    while (t->count && rp_topic_is_over(t, now) && (rp_topic_at(t, 0)->seq <= log->safe || RTPUSH_BREAK(4))) rp_topic_evict(log, t);
+    if (t->count) return;
+    for (unsigned i = 0; i < RP_SPELLINGS; i++) {
+        rp_block_unref(log, t->tails[i]);
+        t->tails[i] = NULL;
+    }
+}
+
+// The oldest messages lose the spellings that can be made again.
+static void rp_log_despell(rp_log *log, uint64_t bytes_max) {
+    for (uint32_t i = rp_log_after(log, log->despelled); i < log->spine_end && log->bytes > bytes_max; i++) {
+        rp_msg *m = log->spine[i].msg;
+        if (log->spine[i].seq > log->safe) return;
+        for (unsigned k = RP_RAW + 1; m && k < RP_SPELLINGS; k++) rp_piece_drop(log, &m->as[k]);
+        log->despelled = log->spine[i].seq;
+    }
+}
+
+// Over the budget of all history: spellings go before messages, the oldest first, nothing above safe.
+static void rp_log_trim(rp_log *log, uint64_t bytes_max, uint64_t now) {
+    if (log->bytes > bytes_max) rp_log_despell(log, bytes_max);
+    while (log->bytes > bytes_max && log->held) {
+        rp_topic *t = log->spine[log->spine_first].msg->topic;
+        if (log->spine[log->spine_first].seq > log->safe) return;
+        rp_topic_evict(log, t); // the oldest of all is the oldest of its topic
+        if (!t->count) rp_topic_trim(log, t, now); // then its blocks
+        rp_log_trim_later(log, t); // it may disappear
+    }
+}
+
+// The view that callbacks get.
+static rtpush_message rp_msg_view(const rp_msg *m, uint64_t now, int64_t wall) {
+    rtpush_message view;
+    view.topic = m->topic->text;
+    view.event = rp_msg_event(m);
+    view.data = rp_msg_data(m);
+    view.size = m->size;
+    view.kind = m->kind;
+    view.ephemeral = m->is_ephemeral;
+    view.seq = m->seq;
+    view.time_ms = wall - (int64_t)(now - m->born_ms);
+    return view;
+}
+
+static void rp_log_free(rp_log *log) {
+    for (uint32_t i = log->spine_first; i < log->spine_end; i++)
+        if (log->spine[i].msg) rp_msg_free(log, log->spine[i].msg);
+    rp_mem_free(log->mem, log->spine);
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>hub  names, readers, subscriptions: who is behind on what  (uses: topic, time, table)
+//
+// All names, topics and patterns alike, stand in one hash table. A topic that had
+// messages and is gone leaves its mark, the highest seq it lost, in a bounded queue of
+// the dead; a mark that falls out of it raises the floor, below which nobody knows.
+//
+// A reader has subscriptions, each an entry in its source; how its messages are spelled
+// and where they go is its wire, a const table that the rooms below fill.
+// ============================================================================
+#ifdef RP_SERVER
+typedef struct rp_sub {
+    rp_source *source;
+    uint32_t at; // where its entry is in source->entries
+} rp_sub;
+
+// A subscription that begins behind its reader: its messages up to `mark` come first, marked as replayed.
+typedef struct rp_replay rp_replay;
+struct rp_replay {
+    rp_replay *next;
+    rp_source *source;
+    uint64_t mark, told;
+    uint32_t last_n;
+    uint32_t size; // of what follows: what the wire wants back when it is done
+};
+
+enum rp_closing { RP_CLOSE_SLOW = 1, RP_CLOSE_MEMORY };
+
+typedef struct rp_gap {
+    bool is_told;
+    char from[RP_CURSOR_MAX]; // "" where what was asked does not parse
+    uint64_t to;
+    const char *reason;
+} rp_gap;
+
+// What a transport does. A new one is such a table, a route and a test.
+typedef struct rp_wire {
+    const char *name;
+    int transport;  // rtpush_transport
+    int spelling;   // rp_spelling of the shared bytes; -1: `put` writes each message into the reader's own bytes
+    // Sends own bytes, then these. Returns how many of these were taken; fewer: the reader is blocked. -1: it is gone.
+    ptrdiff_t (*write)(rtpush_hub *hub, rp_reader *reader, const rtpush_iov *iov, int count, size_t size);
+    // One message into the own bytes. false: there is no room now (blocked), or it is gone.
+    bool (*put)(rtpush_hub *hub, rp_reader *reader, const rp_msg *m, bool is_replay);
+    // Answers as a whole, with all it is behind on; NULL: messages go out as they come.
+    void (*answer)(rtpush_hub *hub, rp_reader *reader);
+    void (*gap)(rtpush_hub *hub, rp_reader *reader, const rp_gap *gap);
+    void (*close)(rtpush_hub *hub, rp_reader *reader, enum rp_closing why);
+    void (*replayed)(rtpush_hub *hub, rp_reader *reader, const rp_replay *replay);
+} rp_wire;
+
+struct rp_reader {
+    const rp_wire *wire;
+    rp_sub *subs; // &one while there is at most one
+    rp_sub one;
+    uint16_t count, cap;
+    bool is_blocked; // the socket is full: it comes back by itself
+    bool is_level;   // it had everything when it was last served
+    bool is_queued;  // in hub.again
+    uint32_t rest_owed;  // subscriptions that get the half-sent message
+    uint64_t told;   // gaps are told up to here
+    uint64_t began;  // the head when it started: ephemerals up to here are not for it
+    uint64_t ahead;  // its cursor was of a head that this log has not reached; 0: was not
+    uint32_t last_n; // of patterns, only the last n of each topic up to `began`; 0: all
+    rp_piece rest;   // what is left of the message half sent
+    rp_replay *replays;
+    rp_reader *next_again;
+};
+
+// The same bytes for all readers of a source who are level: made once, until something changes.
+typedef struct rp_run {
+    const rp_source *source;
+    uint64_t pos, last;  // for readers at pos, while the source is at last
+    uint64_t end;        // the last message's seq
+    rtpush_iov iov[RP_IOV];
+    int count;
+    uint32_t messages;
+    size_t size;
+} rp_run;
+
+typedef struct rp_dead {
+    rp_node node;
+    struct rp_dead *next;
+    uint64_t evicted;
+    uint8_t size;
+    char name[1];
+} rp_dead;
+
+// How topics that match are kept; the newest rule first.
+typedef struct rp_rule {
+    struct rp_rule *next;
+    rtpush_topic_desc desc;
+    size_t size;
+    char pattern[1];
+} rp_rule;
+
+struct rtpush_hub {
+    rtpush_desc desc; // with every default filled in
+    rp_mem mem;
+    rtpush_sys sys;
+    rp_wheel wheel;
+    int64_t wall_ms; // the wall clock at wheel.now, once asked for in a turn
+    rp_hash_key hash_key;
+    rp_log log;
+    rtpush_stats stats;
+    // names
+    rp_table names, dead;
+    rp_dead *dead_first, *dead_last;
+    rp_rule *rules;
+    rp_source **patterns;
+    uint32_t pattern_count, pattern_cap, topic_count;
+    rp_topic quiet; // head of the list of topics without readers
+    // readers
+    rp_reader *again_first, *again_last; // who has something to be done at the end of the turn
+    rp_run runs[RP_SPELLINGS];
+    rp_buf text; // where texts are made before they are copied to where they belong
+    uint32_t budget; // writes left in this turn
+    // what the rooms below keep
+    struct rp_people *people;   // sessions, presence
+    struct rp_outbox *outbox;   // publishes under way, idempotency keys
+    struct rp_server *server;   // connections, listeners, the loop
+    const char *last_error;
+    char last_error_text[200];
+};
+
+static uint64_t rp_hub_hash(const rtpush_hub *hub, rtpush_slice s) { return rp_hash(&hub->hash_key, s.data, s.size); }
+
+static rp_buf *rp_hub_text(rtpush_hub *hub) {
+    rp_buf_rewind(&hub->text);
+    return &hub->text;
+}
+
+static int64_t rp_hub_wall(rtpush_hub *hub) {
+    if (!hub->wall_ms) hub->wall_ms = hub->sys.wall_ms(hub->sys.user);
+    return hub->wall_ms;
+}
+
+static const char *rp_hub_cursor(const rtpush_hub *hub, char out[RP_CURSOR_MAX], uint64_t seq) {
+    rp_cursor_write(out, hub->log.epoch, seq);
+    return out;
+}
+
+// --- errors and log lines ---
+
+static int rp_hub_error(rtpush_hub *hub, int code, const char *detail) {
+    snprintf(hub->last_error_text, sizeof hub->last_error_text, "%s%s%s", rtpush_strerror(code), detail ? ": " : "", detail ? detail : "");
+    hub->last_error = hub->last_error_text;
+    return code;
+}
+
+static void rp_hub_log(rtpush_hub *hub, const char *format, ...) {
+    char line[256];
+    va_list args;
+    if (!hub->desc.on_log) return;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    for (char *p = line; *p; p++)
+        if ((unsigned char)*p < 0x20 || (unsigned char)*p >= 0x7f) *p = '?'; // no forged lines
+    hub->desc.on_log(hub, line, hub->desc.user);
+}
+
+// --- the dead ---
+
+static rp_dead *rp_dead_find(const rtpush_hub *hub, rtpush_slice name, uint64_t hash) {
+    rp_node *node = rp_table_first(&hub->dead, hash);
+    for (; node; node = rp_table_same(node->next, hash)) {
+        rp_dead *dead = RP_OWNER(rp_dead, node, node);
+        if (dead->size == name.size && !memcmp(dead->name, name.data, name.size)) return dead;
+    }
+    return NULL;
+}
+
+static void rp_dead_drop_oldest(rtpush_hub *hub) {
+    rp_dead *oldest = hub->dead_first;
+    hub->log.floor = RP_MAX(hub->log.floor, oldest->evicted);
+    hub->dead_first = oldest->next;
+    if (!hub->dead_first) hub->dead_last = NULL;
+    rp_table_remove(&hub->dead, &oldest->node);
+    rp_mem_free(&hub->mem, oldest);
+}
+
+// Remembers what a topic that goes has lost. Without memory the floor rises instead: a false gap, never a silent one.
+static void rp_dead_put(rtpush_hub *hub, const rp_topic *t) {
+    if (t->source.evicted <= hub->log.floor || RTPUSH_BREAK(2)) return;
+    rp_dead *dead = rp_dead_find(hub, rp_source_name(&t->source), t->source.node.hash);
+    if (dead) { dead->evicted = t->source.evicted; return; } // its place in the queue stays: no harm, it falls out sooner
+    dead = (rp_dead *)rp_mem_get(&hub->mem, sizeof *dead + t->source.name_size);
+    if (!dead) { hub->log.floor = RP_MAX(hub->log.floor, t->source.evicted); return; }
+    dead->evicted = t->source.evicted;
+    dead->size = t->source.name_size;
+    memcpy(dead->name, t->text, dead->size);
+    rp_table_add(&hub->mem, &hub->dead, &dead->node, t->source.node.hash);
+    if (hub->dead_last) hub->dead_last->next = dead;
+    else hub->dead_first = dead;
+    hub->dead_last = dead;
+    while (hub->dead.count > (size_t)hub->desc.dead_max) rp_dead_drop_oldest(hub);
+}
+
+// --- names ---
+
+static rp_source *rp_hub_find(const rtpush_hub *hub, rtpush_slice name, uint64_t hash) {
+    rp_node *node = rp_table_first(&hub->names, hash);
+    for (; node; node = rp_table_same(node->next, hash)) {
+        rp_source *s = RP_OWNER(rp_source, node, node);
+        if (s->name_size == name.size && !memcmp(s->name, name.data, name.size)) return s;
+    }
+    return NULL;
+}
+
+static rp_topic *rp_hub_find_topic(const rtpush_hub *hub, rtpush_slice name) {
+    rp_source *s = name.size ? rp_hub_find(hub, name, rp_hub_hash(hub, name)) : NULL;
+    return s ? rp_source_topic(s) : NULL;
+}
+
+static bool rp_source_link(rtpush_hub *hub, rp_topic *t, rp_source *pattern) {
+    rp_source *s = &t->source;
+    if (!rp_mem_grow(&hub->mem, (void **)&s->links, &s->link_cap, s->link_count, sizeof *s->links)) return false;
+    s->links[s->link_count++] = pattern;
+    return true;
+}
+
+static void rp_source_unlink(rp_topic *t, const rp_source *pattern) {
+    rp_source *s = &t->source;
+    for (uint32_t i = 0; i < s->link_count; i++)
+        if (s->links[i] == pattern) { s->links[i--] = s->links[--s->link_count]; }
+}
+
+static void rp_topic_set(rtpush_hub *hub, rp_topic *t, const rtpush_topic_desc *rule) {
+    int64_t count = rule->history ? rule->history : hub->desc.history;
+    int64_t bytes = rule->history_bytes ? rule->history_bytes : hub->desc.history_bytes;
+    int64_t ms = rule->history_ms ? rule->history_ms : hub->desc.history_ms;
+    t->keep.count = count < 0 ? 0 : (uint32_t)RP_MIN(count, (int64_t)UINT32_MAX);
+    t->keep.bytes = bytes < 0 ? 0 : (uint64_t)bytes;
+    t->keep.ms = ms < 0 ? -1 : ms;
+    t->source.slow = (uint8_t)(rule->slow ? rule->slow : hub->desc.slow);
+    t->has_presence = rule->presence;
+}
+
+static const rtpush_topic_desc *rp_hub_rule(const rtpush_hub *hub, rtpush_slice name) {
+    static const rtpush_topic_desc none = {0, 0, 0, 0, false};
+    for (const rp_rule *rule = hub->rules; rule; rule = rule->next)
+        if (rp_topic_matches(rp_slice(rule->pattern, rule->size), name)) return &rule->desc;
+    return &none;
+}
+
+static void rp_quiet_remove(rp_topic *t) {
+    if (!t->is_quiet) return;
+    t->quiet_prev->quiet_next = t->quiet_next;
+    t->quiet_next->quiet_prev = t->quiet_prev;
+    t->is_quiet = false;
+}
+
+// To the end of the topics without readers: the one used last.
+static void rp_quiet_add(rtpush_hub *hub, rp_topic *t) {
+    rp_quiet_remove(t);
+    t->quiet_prev = hub->quiet.quiet_prev;
+    t->quiet_next = &hub->quiet;
+    t->quiet_prev->quiet_next = t;
+    hub->quiet.quiet_prev = t;
+    t->is_quiet = true;
+}
+
+static void rp_topic_die(rtpush_hub *hub, rp_topic *t) {
+    rp_dead_put(hub, t);
+    rp_quiet_remove(t);
+    rp_timer_stop(&hub->wheel, &t->expiry);
+    rp_table_remove(&hub->names, &t->source.node);
+    hub->topic_count--;
+    for (unsigned i = 0; i < RP_SPELLINGS; i++) rp_block_unref(&hub->log, t->tails[i]);
+    rp_mem_free(&hub->mem, t->ring);
+    rp_mem_free(&hub->mem, t->source.links);
+    rp_mem_free(&hub->mem, t->source.entries);
+    rp_mem_free(&hub->mem, t);
+}
+
+static void rp_pattern_die(rtpush_hub *hub, rp_source *p) {
+    for (rp_node *node = rp_table_next(&hub->names, NULL); node; node = rp_table_next(&hub->names, node)) {
+        rp_source *s = RP_OWNER(rp_source, node, node);
+        if (!s->is_pattern) rp_source_unlink(rp_source_topic(s), p);
+    }
+    for (uint32_t i = 0; i < hub->pattern_count; i++)
+        if (hub->patterns[i] == p) { hub->patterns[i] = hub->patterns[--hub->pattern_count]; break; }
+    rp_table_remove(&hub->names, &p->node);
+    rp_mem_free(&hub->mem, p->entries);
+    rp_mem_free(&hub->mem, p);
+}
+
+// A source that nobody reads and that holds nothing goes.
+static void rp_source_release(rtpush_hub *hub, rp_source *s) {
+    rp_topic *t = rp_source_topic(s);
+    if (s->count || s->is_dirty) return;
+    if (!t) rp_pattern_die(hub, s);
+    else if (!t->count && !t->is_to_trim) rp_topic_die(hub, t);
+}
+
+static void rp_topic_expire(rtpush_hub *hub, rp_timer *timer) {
+    rp_topic *t = RP_OWNER(rp_topic, expiry, timer);
+    rp_log_trim_later(&hub->log, t); // the next flush, with all the rest
+}
+
+// All topics are read or the oldest without readers goes, with what it held.
+static bool rp_hub_make_room(rtpush_hub *hub) {
+    if (hub->topic_count < (uint64_t)hub->desc.topics_max) return true;
+    for (rp_topic *t = hub->quiet.quiet_next; t != &hub->quiet; t = t->quiet_next) {
+        if (t->source.is_dirty || t->source.last > hub->log.safe) continue;
+        while (t->count) rp_topic_evict(&hub->log, t);
+        if (t->is_to_trim) { // it stands in the list: take it out
+            rp_topic **at = &hub->log.trim_first;
+            while (*at != t) at = &(*at)->next_trim;
+            *at = t->next_trim;
+        }
+        rp_topic_die(hub, t);
+        return true;
+    }
+    return false;
+}
+
+// Links a new topic to the patterns that match it: at each segment's start there can be two, `*` and `**`.
+static bool rp_topic_link_all(rtpush_hub *hub, rp_topic *t) {
+    char key[RP_TOPIC_MAX + 3];
+    rtpush_slice name = rp_source_name(&t->source);
+    for (size_t i = 0; i < name.size && hub->pattern_count; i++) {
+        if (i && name.data[i - 1] != '/') continue;
+        memcpy(key, name.data, i);
+        memcpy(key + i, "**", 2);
+        for (size_t stars = 1; stars <= 2; stars++) {
+            rtpush_slice pattern = rp_slice(key, i + stars);
+            if (!rp_topic_matches(pattern, name)) continue;
+            rp_source *p = rp_hub_find(hub, pattern, rp_hub_hash(hub, pattern));
+            if (!p) continue;
+            if (!rp_source_link(hub, t, p)) return false;
+            p->evicted = RP_MAX(p->evicted, t->source.evicted); // invariant 3: no lower than its topics' marks
+        }
+    }
+    return true;
+}
+
+// A topic is born where its name died, or at the floor.
+static rp_topic *rp_topic_new(rtpush_hub *hub, rtpush_slice name, uint64_t hash) {
+    rp_topic *t = (rp_topic *)rp_mem_get(&hub->mem, sizeof *t + name.size);
+    if (!t) return NULL;
+    memcpy(t->text, name.data, name.size);
+    t->source.name = t->text;
+    t->source.name_size = (uint8_t)name.size;
+    const rp_dead *dead = rp_dead_find(hub, name, hash);
+    t->source.last = t->source.evicted = RP_MAX(dead ? dead->evicted : 0, hub->log.floor);
+    t->expiry.fire = rp_topic_expire;
+    rp_topic_set(hub, t, rp_hub_rule(hub, name));
+    if (!rp_topic_link_all(hub, t)) {
+        rp_mem_free(&hub->mem, t->source.links);
+        rp_mem_free(&hub->mem, t);
+        return NULL;
+    }
+    rp_table_add(&hub->mem, &hub->names, &t->source.node, hash);
+    hub->topic_count++;
+    rp_quiet_add(hub, t);
+    return t;
+}
+
+// The topic of a valid name, made if there is none. *code says why not.
+static rp_topic *rp_hub_topic(rtpush_hub *hub, rtpush_slice name, int *code) {
+    uint64_t hash = rp_hub_hash(hub, name);
+    rp_source *s = rp_hub_find(hub, name, hash);
+    if (s) return rp_source_topic(s);
+    if (!rp_hub_make_room(hub)) { *code = RTPUSH_E_TOPICS; return NULL; }
+    rp_topic *t = rp_topic_new(hub, name, hash);
+    if (!t) *code = RTPUSH_E_MEMORY;
+    return t;
+}
+
+// What a new pattern has to know: the topics it matches and what any of them, living or dead, has lost.
+static bool rp_pattern_join(rtpush_hub *hub, rp_source *p) {
+    uint64_t lost = hub->log.floor;
+    for (const rp_dead *dead = hub->dead_first; dead && !RTPUSH_BREAK(31); dead = dead->next)
+        if (rp_topic_matches(rp_source_name(p), rp_slice(dead->name, dead->size))) lost = RP_MAX(lost, dead->evicted);
+    for (rp_node *node = rp_table_next(&hub->names, NULL); node; node = rp_table_next(&hub->names, node)) {
+        rp_topic *t = rp_source_topic(RP_OWNER(rp_source, node, node));
+        if (!t || !rp_topic_matches(rp_source_name(p), rp_source_name(&t->source))) continue;
+        if (!rp_source_link(hub, t, p)) return false;
+        lost = RP_MAX(lost, rp_source_lost(&t->source));
+        p->last = RP_MAX(p->last, t->source.last);
+    }
+    p->evicted = lost;
+    p->last = RP_MAX(p->last, lost);
+    return true;
+}
+
+static rp_source *rp_hub_pattern(rtpush_hub *hub, rtpush_slice name, int *code) {
+    uint64_t hash = rp_hub_hash(hub, name);
+    rp_source *p = rp_hub_find(hub, name, hash);
+    if (p) return p;
+    *code = RTPUSH_E_PATTERNS;
+    if (hub->pattern_count >= (uint64_t)hub->desc.patterns_max) return NULL;
+    *code = RTPUSH_E_MEMORY;
+    if (!rp_mem_grow(&hub->mem, (void **)&hub->patterns, &hub->pattern_cap, hub->pattern_count, sizeof *hub->patterns)) return NULL;
+    p = (rp_source *)rp_mem_get(&hub->mem, sizeof *p + name.size + 1);
+    if (!p) return NULL;
+    p->is_pattern = true;
+    p->name = (char *)(p + 1);
+    p->name_size = (uint8_t)name.size;
+    memcpy(p->name, name.data, name.size);
+    const rtpush_topic_desc *rule = rp_hub_rule(hub, name);
+    p->slow = (uint8_t)(rule->slow ? rule->slow : hub->desc.slow);
+    rp_table_add(&hub->mem, &hub->names, &p->node, hash);
+    hub->patterns[hub->pattern_count++] = p;
+    if (rp_pattern_join(hub, p)) return p;
+    rp_pattern_die(hub, p);
+    return NULL;
+}
+
+// The topic or pattern of a valid name.
+static rp_source *rp_hub_source(rtpush_hub *hub, rtpush_slice name, int *code) {
+    if (rp_topic_is_pattern(name)) return rp_hub_pattern(hub, name, code);
+    rp_topic *t = rp_hub_topic(hub, name, code);
+    return t ? &t->source : NULL;
+}
+
+// --- subscriptions ---
+
+static void rp_reader_init(rp_reader *r, const rp_wire *wire) {
+    memset(r, 0, sizeof *r);
+    r->wire = wire;
+    r->subs = &r->one;
+    r->cap = 1;
+}
+
+static rp_sub *rp_reader_sub(rp_reader *r, const rp_source *s) {
+    for (uint16_t i = 0; i < r->count; i++)
+        if (r->subs[i].source == s) return &r->subs[i];
+    return NULL;
+}
+
+static rp_entry *rp_sub_entry(const rp_sub *sub) { return &sub->source->entries[sub->at]; }
+
+static bool rp_reader_reserve(rtpush_hub *hub, rp_reader *r) {
+    if (r->count < r->cap) return true;
+    uint16_t cap = (uint16_t)(r->cap * 2);
+    rp_sub *subs = (rp_sub *)rp_mem_resize(&hub->mem, r->subs == &r->one ? NULL : r->subs, cap * sizeof *subs);
+    if (!subs) return false;
+    if (r->subs == &r->one) subs[0] = r->one;
+    r->subs = subs;
+    r->cap = cap;
+    return true;
+}
+
+// The array of entries changed under a walk: it goes round once more; who was served costs one compare.
+static void rp_source_changed(rp_source *s) {
+    if (s->is_dirty && !RTPUSH_BREAK(51)) s->left = s->count;
+}
+
+// Subscribes at pos. false: no memory, nothing changed. A source the reader has already stays as it is.
+static bool rp_reader_add(rtpush_hub *hub, rp_reader *r, rp_source *s, uint64_t pos) {
+    if (rp_reader_sub(r, s)) return true;
+    if (!rp_reader_reserve(hub, r)) return false;
+    if (!rp_mem_grow(&hub->mem, (void **)&s->entries, &s->cap, s->count, sizeof *s->entries)) return false;
+    rp_entry *e = &s->entries[s->count];
+    e->pos = pos;
+    e->reader = r;
+    e->done = s->total;
+    r->subs[r->count].source = s;
+    r->subs[r->count++].at = s->count++;
+    rp_source_changed(s);
+    if (!s->is_pattern) rp_quiet_remove(rp_source_topic(s));
+    hub->stats.subscriptions++;
+    return true;
+}
+
+// Messages before the reader's place in the source that it will not get any more.
+static void rp_entry_settle(const rp_source *s, rp_entry *e, uint64_t *counter) {
+    *counter += (uint32_t)(s->total - e->done);
+    e->done = s->total;
+}
+
+static void rp_reader_remove(rtpush_hub *hub, rp_reader *r, rp_sub *sub) {
+    rp_source *s = sub->source;
+    uint32_t at = sub->at;
+    rp_entry_settle(s, &s->entries[at], &hub->stats.abandoned);
+    s->entries[at] = s->entries[--s->count];
+    if (at < s->count) rp_reader_sub(s->entries[at].reader, s)->at = at;
+    *sub = r->subs[--r->count];
+    rp_source_changed(s);
+    hub->stats.subscriptions--;
+    if (!s->count && !s->is_pattern) rp_quiet_add(hub, rp_source_topic(s));
+    rp_source_release(hub, s);
+}
+
+static void rp_replay_drop(rtpush_hub *hub, rp_reader *r) {
+    rp_replay *done = r->replays;
+    r->replays = done->next;
+    rp_mem_free(&hub->mem, done);
+}
+
+// A reader leaves everything, the half-sent message included.
+static void rp_reader_leave(rtpush_hub *hub, rp_reader *r) {
+    while (r->count) rp_reader_remove(hub, r, &r->subs[r->count - 1]);
+    while (r->replays) rp_replay_drop(hub, r);
+    if (r->subs != &r->one) rp_mem_free(&hub->mem, r->subs);
+    r->subs = &r->one;
+    r->cap = 1;
+    hub->stats.abandoned += r->rest_owed;
+    r->rest_owed = 0;
+}
+
+// The reader is to be looked at when the turn ends.
+static void rp_hub_again(rtpush_hub *hub, rp_reader *r) {
+    if (r->is_queued) return;
+    r->is_queued = true;
+    r->next_again = NULL;
+    if (hub->again_last) hub->again_last->next_again = r;
+    else hub->again_first = r;
+    hub->again_last = r;
+}
+
+// A reader that will be no more is not looked at.
+static void rp_hub_not_again(rtpush_hub *hub, rp_reader *r) {
+    if (!r->is_queued) return;
+    rp_reader *before = NULL;
+    for (rp_reader *at = hub->again_first; at != r; at = at->next_again) before = at;
+    if (before) before->next_again = r->next_again;
+    else hub->again_first = r->next_again;
+    if (hub->again_last == r) hub->again_last = before;
+    r->is_queued = false;
+}
+
+// --- the log's end ---
+
+// Appends, tells nobody: the flush does. 0, or a code and nothing changed.
+static int rp_hub_append(rtpush_hub *hub, const rtpush_message *m) {
+    int code = RTPUSH_OK;
+    rp_topic *t = rp_hub_topic(hub, rp_slice_of(m->topic), &code);
+    if (!t) return code;
+    if (!rp_log_append(&hub->log, t, m, hub->wheel.now, &hub->stats.owed)) {
+        rp_source_release(hub, &t->source);
+        return RTPUSH_E_MEMORY;
+    }
+    if (t->is_quiet) rp_quiet_add(hub, t);
+    hub->stats.published++;
+    if (RTPUSH_BREAK(4)) rp_topic_trim(&hub->log, t, hub->wheel.now);
+    return RTPUSH_OK;
+}
+
+// Drops a topic's history: what is safe at once, the rest as soon as all had their turn.
+static void rp_hub_clear(rtpush_hub *hub, rp_topic *t) {
+    for (uint32_t i = t->count; i-- > 0;) {
+        if (rp_topic_at(t, i)->is_ephemeral) continue; // invariant 2: never to an ephemeral one's
+        t->cleared = RP_MAX(t->cleared, rp_topic_at(t, i)->seq);
+        break;
+    }
+    rp_topic_trim(&hub->log, t, hub->wheel.now);
+    if (t->count) rp_log_trim_later(&hub->log, t);
+    else rp_source_release(hub, &t->source);
+}
+
+// Retention of the topics that changed. Those that hold what not all had their turn at come again.
+static void rp_hub_trim_topics(rtpush_hub *hub) {
+    rp_topic *t = hub->log.trim_first, *later = NULL;
+    hub->log.trim_first = NULL;
+    for (rp_topic *next; t; t = next) {
+        next = t->next_trim;
+        t->is_to_trim = false;
+        rp_topic_trim(&hub->log, t, hub->wheel.now);
+        if (t->count && rp_topic_at(t, t->count - 1)->seq > hub->log.safe) {
+            t->is_to_trim = true;
+            t->next_trim = later;
+            later = t;
+        } else if (t->count && t->keep.ms >= 0) {
+            uint64_t due = rp_topic_at(t, 0)->born_ms + (uint64_t)t->keep.ms;
+            if (!rp_timer_is_armed(&t->expiry)) rp_timer_start(&hub->wheel, &t->expiry, due);
+        } else {
+            rp_source_release(hub, &t->source);
+        }
+    }
+    hub->log.trim_first = later;
+}
+
+// After a flush: retention topic by topic, then the budget of all.
+static void rp_hub_trim(rtpush_hub *hub) {
+    uint64_t bytes_max = (uint64_t)hub->desc.history_total_bytes;
+    if (hub->log.trim_first) rp_hub_trim_topics(hub);
+    if (hub->log.bytes > bytes_max) {
+        rp_log_trim(&hub->log, bytes_max, hub->wheel.now);
+        rp_hub_trim_topics(hub);
+    }
+    for (unsigned i = 0; i < RP_SPELLINGS; i++) hub->runs[i].source = NULL; // they may point to what is gone
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>spell  a message in the four spellings  (uses: hub, json, sse, ws)
+//
+// The raw frame is the message's home (see topic). The other three are made on first
+// use, once, next to their neighbours' on the same topic.
+// ============================================================================
+#ifdef RP_SERVER
+static void rp_spell_cursor(rtpush_hub *hub, rp_buf *buf, uint64_t seq) {
+    char cursor[RP_CURSOR_MAX];
+    rp_buf_put(&hub->mem, buf, cursor, rp_cursor_write(cursor, hub->log.epoch, seq));
+}
+
+static void rp_spell_base64(rtpush_hub *hub, rp_buf *buf, const void *data, size_t size) {
+    char *room = rp_buf_room(&hub->mem, buf, rp_base64_size(size));
+    if (!room) return;
+    rp_base64_write(room, data, size);
+    buf->end += rp_base64_size(size);
+}
+
+// The members of a message in JSON (PROTOCOL §3), without the braces.
+static void rp_spell_members(rtpush_hub *hub, rp_buf *buf, const rtpush_message *m) {
+    rp_mem *mem = &hub->mem;
+    rp_buf_text(mem, buf, "\"id\":\"");
+    rp_spell_cursor(hub, buf, m->seq);
+    rp_buf_text(mem, buf, "\",\"topic\":");
+    rp_json_text(mem, buf, m->topic);
+    if (*m->event) {
+        rp_buf_text(mem, buf, ",\"event\":");
+        rp_json_text(mem, buf, m->event);
+    }
+    rp_buf_text(mem, buf, m->kind == RTPUSH_BINARY ? ",\"encoding\":\"base64\",\"data\":\"" : ",\"data\":");
+    if (m->kind == RTPUSH_TEXT) rp_json_string(mem, buf, (const char *)m->data, m->size);
+    else if (m->kind == RTPUSH_JSON) rp_buf_put(mem, buf, m->data, m->size);
+    else rp_spell_base64(hub, buf, m->data, m->size);
+    if (m->kind == RTPUSH_BINARY) rp_buf_text(mem, buf, "\"");
+}
+
+static void rp_spell_envelope(rtpush_hub *hub, rp_buf *buf, const rtpush_message *m, bool is_replay) {
+    rp_buf_text(&hub->mem, buf, "{\"type\":\"message\",");
+    rp_spell_members(hub, buf, m);
+    rp_buf_text(&hub->mem, buf, is_replay ? ",\"replay\":true}" : "}");
+}
+
+// An SSE block; event: what the message's own is, else `other` (NULL: none). A replay has no id: it moves nothing.
+static void rp_spell_event(rtpush_hub *hub, rp_buf *buf, const rtpush_message *m, const char *other, bool is_replay) {
+    rp_mem *mem = &hub->mem;
+    const char *event = *m->event ? m->event : other ? other : m->kind == RTPUSH_BINARY ? "binary" : "";
+    if (!is_replay) rp_buf_text(mem, buf, "id: "), rp_spell_cursor(hub, buf, m->seq), rp_buf_text(mem, buf, "\n");
+    if (*event) rp_sse_field(mem, buf, "event: ", event, strlen(event));
+    if (m->kind == RTPUSH_BINARY) {
+        rp_buf_text(mem, buf, "data: ");
+        rp_spell_base64(hub, buf, m->data, m->size);
+        rp_buf_text(mem, buf, "\n");
+    } else {
+        rp_sse_data(mem, buf, (const char *)m->data, m->size);
+    }
+    rp_buf_text(mem, buf, "\n");
+}
+
+// Puts head, text and tail where the topic's messages of this spelling lie.
+static bool rp_spell_store(rtpush_hub *hub, rp_msg *m, enum rp_spelling spelling, const char *head, size_t head_size,
+                           rtpush_slice text, rtpush_slice tail) {
+    char *room = rp_topic_room(&hub->log, m->topic, spelling, head_size + text.size + tail.size, &m->as[spelling]);
+    if (!room) return false;
+    if (head_size) memcpy(room, head, head_size);
+    memcpy(room + head_size, text.data, text.size);
+    if (tail.size) memcpy(room + head_size + text.size, tail.data, tail.size);
+    if (m->seq <= hub->log.despelled) hub->log.despelled = m->seq - 1;
+    return true;
+}
+
+static bool rp_spell(rtpush_hub *hub, rp_msg *m, enum rp_spelling spelling) {
+    char head[RP_CHUNK_HEAD_MAX];
+    size_t head_size = 0;
+    if (m->as[spelling].block) return true;
+    rp_buf *buf = rp_hub_text(hub);
+    rtpush_message view = rp_msg_view(m, 0, 0);
+    if (spelling == RP_ENVELOPE) {
+        rp_spell_envelope(hub, buf, &view, false);
+        head_size = rp_ws_head((unsigned char *)head, RP_WS_TEXT, rp_buf_size(buf));
+    } else if (spelling == RP_EVENT) {
+        rp_spell_event(hub, buf, &view, NULL, false);
+        head_size = rp_chunk_head(head, rp_buf_size(buf));
+    } else {
+        rp_buf_text(&hub->mem, buf, "{");
+        rp_spell_members(hub, buf, &view);
+        rp_buf_text(&hub->mem, buf, "}");
+    }
+    if (buf->is_broken) return false;
+    return rp_spell_store(hub, m, spelling, head, head_size, rp_buf_slice(buf), rp_slice("\r\n", spelling == RP_EVENT ? 2 : 0));
+}
+
+// {"from":…,"to":…,"reason":…}, without the braces.
+static void rp_spell_gap(rtpush_hub *hub, rp_buf *buf, const rp_gap *gap) {
+    rp_mem *mem = &hub->mem;
+    rp_buf_text(mem, buf, "\"from\":");
+    rp_json_text(mem, buf, gap->from);
+    rp_buf_text(mem, buf, ",\"to\":\"");
+    rp_spell_cursor(hub, buf, gap->to);
+    rp_buf_text(mem, buf, "\",\"reason\":\"");
+    rp_buf_text(mem, buf, gap->reason);
+    rp_buf_text(mem, buf, "\"");
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>reader  the cursor moves: start, catch up, fan out, flush  (uses: hub, spell)
+//
+// ONE piece of code for replay, resume, poll and live push: advance a reader over the
+// messages that match. A message goes to a reader iff some subscription that matches
+// is before it and none is past it. A publish touches no reader; the flush, once a turn,
+// walks the entries of what was marked, and whoever is level there shares one run of
+// bytes. A reader whose socket is full owns its position and one half-sent message.
+//
+//     start -> catching up -> level <-> behind
+//                  ^  \__ blocked __/      (comes back when its socket drains)
+// ============================================================================
+#ifdef RP_SERVER
+enum { RP_SCAN_TOPICS = 64, RP_TURN_BYTES = 65536, RP_TURN_MESSAGES = 64 };
+
+// --- which messages ---
+
+// Is the stored message among the last n of its topic up to `head`?
+static bool rp_msg_is_recent(const rp_msg *m, uint32_t n, uint64_t head) {
+    uint32_t later = 0;
+    for (uint32_t i = rp_topic_after(m->topic, m->seq); i < m->topic->count && later < n; i++) {
+        const rp_msg *other = rp_topic_at(m->topic, i);
+        if (other->seq > head) break;
+        later += !other->is_ephemeral;
+    }
+    return later < n;
+}
+
+// Invariant 7. `only`: as if the reader had this subscription alone to bring it (a replay).
+static bool rp_reader_takes(const rp_reader *r, const rp_msg *m, const rp_source *only) {
+    bool takes = false;
+    for (uint16_t i = 0; i < r->count; i++) {
+        const rp_source *s = r->subs[i].source;
+        if (!rp_source_has(s, m->topic)) continue;
+        if (rp_sub_entry(&r->subs[i])->pos >= m->seq) {
+            if (!RTPUSH_BREAK(7)) return false;
+        } else if (!only || only == s) {
+            takes = true;
+        }
+    }
+    return takes;
+}
+
+// What was before it began: no ephemeral message, and with `-N` only the last ones.
+static bool rp_reader_wants(const rp_reader *r, const rp_msg *m) {
+    if (m->seq > r->began) return true;
+    return !m->is_ephemeral && (!r->last_n || rp_msg_is_recent(m, r->last_n, r->began));
+}
+
+// A walk over what is held for a reader, in the order of seq: over the rings of its topics, or, with a pattern, the spine.
+typedef struct rp_scan {
+    rtpush_hub *hub;
+    const rp_reader *reader;
+    bool is_spine;
+    uint32_t at, next[RP_SCAN_TOPICS];
+} rp_scan;
+
+// The position behind which the spine has all it may be behind on. A level reader had what was before its sources
+// became dirty.
+static uint64_t rp_reader_from(const rp_reader *r) {
+    uint64_t from = UINT64_MAX;
+    for (uint16_t i = 0; i < r->count; i++) {
+        const rp_source *s = r->subs[i].source;
+        uint64_t pos = rp_sub_entry(&r->subs[i])->pos;
+        if (pos < s->last) from = RP_MIN(from, r->is_level ? RP_MAX(pos, s->fresh) : pos);
+    }
+    return from;
+}
+
+static void rp_scan_begin(rp_scan *scan, rtpush_hub *hub, const rp_reader *r) {
+    scan->hub = hub;
+    scan->reader = r;
+    scan->is_spine = r->count > RP_SCAN_TOPICS;
+    for (uint16_t i = 0; i < r->count; i++) scan->is_spine |= r->subs[i].source->is_pattern;
+    if (scan->is_spine) scan->at = rp_log_after(&hub->log, rp_reader_from(r));
+    for (uint16_t i = 0; i < r->count && !scan->is_spine; i++)
+        scan->next[i] = rp_topic_after(rp_source_topic(r->subs[i].source), rp_sub_entry(&r->subs[i])->pos);
+}
+
+// The least next message of the topics.
+static rp_msg *rp_scan_merge(rp_scan *scan) {
+    rp_msg *least = NULL;
+    uint16_t from = 0;
+    for (uint16_t i = 0; i < scan->reader->count; i++) {
+        const rp_topic *t = rp_source_topic(scan->reader->subs[i].source);
+        if (scan->next[i] == t->count) continue;
+        rp_msg *m = rp_topic_at(t, scan->next[i]);
+        if (!least || m->seq < least->seq) least = m, from = i;
+    }
+    if (least) scan->next[from]++;
+    return least;
+}
+
+static rp_msg *rp_scan_next(rp_scan *scan) {
+    const rp_log *log = &scan->hub->log;
+    if (!scan->is_spine) {
+        rp_msg *m;
+        while ((m = rp_scan_merge(scan)) != NULL)
+            if (rp_reader_wants(scan->reader, m)) return m;
+        return NULL;
+    }
+    while (scan->at < log->spine_end) {
+        rp_msg *m = log->spine[scan->at++].msg;
+        if (m && rp_reader_takes(scan->reader, m, NULL) && rp_reader_wants(scan->reader, m)) return m;
+    }
+    return NULL;
+}
+
+// --- where it is ---
+
+static bool rp_reader_is_behind(const rp_reader *r) {
+    for (uint16_t i = 0; i < r->count; i++)
+        if (rp_sub_entry(&r->subs[i])->pos < r->subs[i].source->last) return true;
+    return false;
+}
+
+// What it would resume with: the least position it is behind at, the head when it is behind at none.
+static uint64_t rp_reader_cursor(const rtpush_hub *hub, const rp_reader *r) {
+    uint64_t least = UINT64_MAX;
+    for (uint16_t i = 0; i < r->count; i++) {
+        const rp_source *s = r->subs[i].source;
+        uint64_t pos = rp_sub_entry(&r->subs[i])->pos;
+        for (const rp_replay *job = r->replays; job; job = job->next)
+            if (job->source == s) pos = RP_MAX(pos, job->mark); // what is replayed does not move the cursor
+        if (pos < s->last) least = RP_MIN(least, pos);
+    }
+    return least == UINT64_MAX ? RP_MAX(hub->log.head, r->ahead) : least;
+}
+
+static uint64_t rp_reader_lag(const rp_reader *r) {
+    uint64_t lag = r->rest_owed;
+    for (uint16_t i = 0; i < r->count; i++) lag += (uint32_t)(r->subs[i].source->total - rp_sub_entry(&r->subs[i])->done);
+    return lag;
+}
+
+// It has everything: its subscriptions are at the head, what they were owed and did not get is skipped.
+static void rp_reader_level(rtpush_hub *hub, rp_reader *r) {
+    for (uint16_t i = 0; i < r->count; i++) {
+        rp_entry *e = rp_sub_entry(&r->subs[i]);
+        e->pos = RP_MAX(e->pos, hub->log.head);
+        rp_entry_settle(r->subs[i].source, e, &hub->stats.skipped);
+    }
+    r->is_level = true;
+}
+
+// A message has begun to go out: every subscription it is owed to is done with it, none is before it any more.
+static void rp_reader_took(rtpush_hub *hub, rp_reader *r, const rp_msg *m, bool is_whole) {
+    for (uint16_t i = 0; i < r->count; i++) {
+        rp_entry *e = rp_sub_entry(&r->subs[i]);
+        if (e->pos >= m->seq) continue;
+        e->pos = m->seq;
+        if (!rp_source_has(r->subs[i].source, m->topic)) continue;
+        e->done++;
+        if (is_whole) hub->stats.delivered++;
+        else r->rest_owed++;
+    }
+}
+
+// --- starting ---
+
+// Puts an entry back to pos; what is held behind it is owed from now on.
+static void rp_entry_rewind(rtpush_hub *hub, const rp_source *s, rp_entry *e, uint64_t pos) {
+    uint32_t held = 0;
+    e->pos = pos;
+    if (!s->is_pattern) {
+        const rp_topic *t = (const rp_topic *)(const void *)s;
+        held = t->count - rp_topic_after(t, pos);
+    } else {
+        for (uint32_t i = rp_log_after(&hub->log, pos); i < hub->log.spine_end; i++)
+            held += hub->log.spine[i].msg && rp_source_has(s, hub->log.spine[i].msg->topic);
+    }
+    e->done = s->total - held;
+    hub->stats.owed += held;
+}
+
+// `-N`: just before the last n stored messages; of a pattern, before the oldest of those of all its topics.
+static uint64_t rp_source_before_last(rtpush_hub *hub, const rp_source *s, uint32_t n) {
+    uint64_t pos = hub->log.head;
+    if (s->is_pattern) {
+        for (uint32_t i = hub->log.spine_first; i < hub->log.spine_end; i++) {
+            const rp_msg *m = hub->log.spine[i].msg;
+            if (m && !m->is_ephemeral && rp_source_has(s, m->topic) && rp_msg_is_recent(m, n, pos)) return m->seq - 1;
+        }
+        return pos;
+    }
+    const rp_topic *t = (const rp_topic *)(const void *)s;
+    for (uint32_t i = t->count; i-- > 0 && n;) {
+        const rp_msg *m = rp_topic_at(t, i);
+        if (!m->is_ephemeral) pos = m->seq - 1, n--;
+    }
+    return pos;
+}
+
+// What a start means for sources that have lost all up to `lost`: the position, and the gap where there is one.
+static uint64_t rp_start_verdict(rtpush_hub *hub, const rp_start *start, uint64_t lost, rp_gap *gap) {
+    bool is_other = start->kind == RP_START_BAD;
+    uint64_t seq = start->seq;
+    memset(gap, 0, sizeof *gap);
+    if (start->kind == RP_START_NONE || start->kind == RP_START_LATEST) return hub->log.head;
+    if (start->kind == RP_START_EARLIEST || start->kind == RP_START_LAST) return 0;
+    if (start->kind == RP_START_CURSOR) is_other = memcmp(start->epoch, hub->log.epoch, 8) != 0;
+    if (!is_other && seq > hub->log.head && !hub->desc.bus) is_other = true; // never issued
+    if (!is_other && seq >= lost) return seq;
+    gap->is_told = true;
+    gap->to = lost;
+    gap->reason = is_other ? "epoch" : "evicted";
+    if (start->kind != RP_START_BAD) rp_cursor_write(gap->from, start->kind == RP_START_CURSOR ? start->epoch : hub->log.epoch, seq);
+    return is_other ? 0 : seq;
+}
+
+// Puts a subscription where it starts.
+static void rp_reader_place(rtpush_hub *hub, rp_reader *r, const rp_sub *sub, const rp_start *start, uint64_t pos) {
+    const rp_source *s = sub->source;
+    if (start->kind == RP_START_LAST) pos = rp_source_before_last(hub, s, (uint32_t)RP_MIN(start->seq, (uint64_t)UINT32_MAX));
+    if (!s->is_pattern) pos = RP_MAX(pos, rp_source_lost(s));
+    if (pos < hub->log.head) {
+        rp_entry_rewind(hub, s, rp_sub_entry(sub), pos);
+        r->is_level = false;
+    } else {
+        rp_sub_entry(sub)->pos = pos;
+    }
+}
+
+// Places all of a new reader's subscriptions, atomically with having made them, and says what is lost.
+static void rp_reader_start(rtpush_hub *hub, rp_reader *r, const rp_start *start, rp_gap *gap) {
+    uint64_t lost = 0;
+    for (uint16_t i = 0; i < r->count; i++) lost = RP_MAX(lost, rp_source_lost(r->subs[i].source));
+    uint64_t pos = rp_start_verdict(hub, start, lost, gap);
+    r->began = hub->log.head;
+    r->told = lost;
+    r->is_level = true;
+    r->ahead = pos > hub->log.head ? pos : 0;
+    if (start->kind == RP_START_LAST) r->last_n = (uint32_t)RP_MIN(start->seq, (uint64_t)UINT32_MAX);
+    for (uint16_t i = 0; i < r->count; i++) rp_reader_place(hub, r, &r->subs[i], start, pos);
+    if (!r->is_level) rp_hub_again(hub, r);
+}
+
+// One more subscription on a reader that is under way. *replay gets what is to be done before the `ack` (the wire
+// fills in what it wants to know then), NULL if nothing. 0 or a code.
+static int rp_reader_join(rtpush_hub *hub, rp_reader *r, rp_source *s, const rp_start *start, size_t extra, rp_gap *gap, rp_replay **replay) {
+    uint64_t mark = rp_reader_cursor(hub, r), pos = rp_start_verdict(hub, start, rp_source_lost(s), gap);
+    bool is_back = start->kind == RP_START_LAST || pos < mark;
+    rp_replay *job = NULL, **end = &r->replays;
+    *replay = NULL;
+    if (is_back && !(job = (rp_replay *)rp_mem_get(&hub->mem, sizeof *job + extra))) return RTPUSH_E_MEMORY;
+    if (!rp_reader_add(hub, r, s, hub->log.head)) { rp_mem_free(&hub->mem, job); return RTPUSH_E_MEMORY; }
+    rp_reader_place(hub, r, rp_reader_sub(r, s), start, pos);
+    if (pos > hub->log.head) r->ahead = RP_MAX(r->ahead, pos);
+    if (!job) return RTPUSH_OK;
+    job->source = s;
+    job->mark = mark;
+    job->size = (uint32_t)extra;
+    job->told = rp_source_lost(s);
+    job->last_n = start->kind == RP_START_LAST ? (uint32_t)RP_MIN(start->seq, (uint64_t)UINT32_MAX) : 0;
+    while (*end) end = &(*end)->next;
+    *end = *replay = job;
+    r->is_level = false;
+    rp_hub_again(hub, r);
+    return RTPUSH_OK;
+}
+
+// One subscription fewer, with its replay if that is not done.
+static void rp_reader_part_from(rtpush_hub *hub, rp_reader *r, rp_sub *sub) {
+    for (rp_replay **at = &r->replays; *at;) {
+        rp_replay *job = *at;
+        if (job->source != sub->source) { at = &job->next; continue; }
+        *at = job->next;
+        rp_mem_free(&hub->mem, job);
+    }
+    rp_reader_remove(hub, r, sub);
+}
+
+// --- losing ---
+
+// What it still needs is gone (found when its turn comes): the policy of the source decides. false: it is closing.
+static bool rp_reader_lost(rtpush_hub *hub, rp_reader *r, const rp_source *s) {
+    rp_gap gap;
+    memset(&gap, 0, sizeof gap);
+    if (s->slow == RTPUSH_SLOW_CLOSE || !r->wire->gap) {
+        hub->stats.closed_slow++;
+        r->wire->close(hub, r, RP_CLOSE_SLOW);
+        return false;
+    }
+    gap.is_told = true;
+    gap.reason = "evicted";
+    rp_cursor_write(gap.from, hub->log.epoch, rp_reader_cursor(hub, r));
+    if (s->slow == RTPUSH_SLOW_LATEST) {
+        while (r->replays) rp_replay_drop(hub, r);
+        rp_reader_level(hub, r);
+        gap.to = hub->log.head;
+    } else {
+        gap.to = s->evicted;
+    }
+    r->told = RP_MAX(r->told, gap.to);
+    hub->stats.gaps++;
+    r->wire->gap(hub, r, &gap);
+    return true;
+}
+
+// The first source of which it has lost messages it was not told of; NULL: none.
+static const rp_source *rp_reader_gone(const rp_reader *r) {
+    for (uint16_t i = 0; i < r->count; i++) {
+        const rp_source *s = r->subs[i].source;
+        if (RP_MAX(rp_sub_entry(&r->subs[i])->pos, r->told) < s->evicted) return s;
+    }
+    return NULL;
+}
+
+// --- sending ---
+
+static rtpush_iov rp_piece_iov(const rp_piece *piece) {
+    rtpush_iov iov;
+    iov.base = rp_block_bytes(piece->block) + piece->at;
+    iov.len = piece->size;
+    return iov;
+}
+
+// Adds a piece to a vector, joined to the last one where they are neighbours. false: the vector is full.
+static bool rp_iov_add(rtpush_iov *iov, int *count, const rp_piece *piece) {
+    rtpush_iov part = rp_piece_iov(piece);
+    rtpush_iov *last = *count ? &iov[*count - 1] : NULL;
+    if (last && (const char *)last->base + last->len == (const char *)part.base) {
+        last->len += part.len;
+        return true;
+    }
+    if (*count == RP_IOV) return false;
+    iov[(*count)++] = part;
+    return true;
+}
+
+// What a write took: whole messages are delivered, the one it broke off in is pinned.
+static void rp_reader_advance(rtpush_hub *hub, rp_reader *r, rp_msg *m, size_t *taken) {
+    const rp_piece *piece = &m->as[r->wire->spelling];
+    bool is_whole = *taken >= piece->size;
+    rp_reader_took(hub, r, m, is_whole);
+    if (!is_whole && !RTPUSH_BREAK(6)) {
+        r->rest = *piece;
+        r->rest.at += (uint32_t)*taken;
+        r->rest.size -= (uint32_t)*taken;
+        r->rest.block->refs++;
+    }
+    *taken -= is_whole ? piece->size : *taken;
+}
+
+// The half-sent message is out.
+static void rp_reader_rest_sent(rtpush_hub *hub, rp_reader *r) {
+    rp_piece_drop(&hub->log, &r->rest);
+    hub->stats.delivered += r->rest_owed;
+    r->rest_owed = 0;
+}
+
+// The general way: any subscriptions, or far behind. One write; more to do: it is queued again.
+static void rp_reader_fill_shared(rtpush_hub *hub, rp_reader *r) {
+    rp_msg *taken[RP_TURN_MESSAGES], *m;
+    rtpush_iov iov[RP_IOV];
+    int count = 0, messages = 0;
+    size_t size = 0;
+    rp_scan scan;
+    rp_scan_begin(&scan, hub, r);
+    while ((m = rp_scan_next(&scan)) != NULL) {
+        if (messages == RP_TURN_MESSAGES || size >= RP_TURN_BYTES) break;
+        if (!rp_spell(hub, m, (enum rp_spelling)r->wire->spelling)) { r->wire->close(hub, r, RP_CLOSE_MEMORY); return; }
+        if (!rp_iov_add(iov, &count, &m->as[r->wire->spelling])) break;
+        taken[messages++] = m;
+        size += m->as[r->wire->spelling].size;
+    }
+    ptrdiff_t n = r->wire->write(hub, r, iov, count, size);
+    if (n < 0) return;
+    size_t left = (size_t)n;
+    for (int i = 0; i < messages && (left || !r->is_blocked); i++) rp_reader_advance(hub, r, taken[i], &left);
+    if (r->is_blocked) r->is_level = false;
+    else if (m) r->is_level = false, rp_hub_again(hub, r);
+    else rp_reader_level(hub, r);
+}
+
+// Message by message into its own bytes: what no other reader shares.
+static void rp_reader_fill_own(rtpush_hub *hub, rp_reader *r) {
+    rp_scan scan;
+    rp_msg *m;
+    int messages = 0;
+    rp_scan_begin(&scan, hub, r);
+    while ((m = rp_scan_next(&scan)) != NULL && messages++ < RP_TURN_MESSAGES) {
+        if (!r->wire->put(hub, r, m, false)) break;
+        rp_reader_took(hub, r, m, true);
+    }
+    if (m) r->is_level = false;
+    else rp_reader_level(hub, r);
+    if (r->wire->write(hub, r, NULL, 0, 0) == 0 && m && !r->is_blocked) rp_hub_again(hub, r);
+}
+
+// A late subscription's messages up to its mark. true: it is done with, or closed.
+static bool rp_reader_replay(rtpush_hub *hub, rp_reader *r) {
+    rp_replay *job = r->replays;
+    rp_source *s = job->source;
+    rp_entry *e = rp_sub_entry(rp_reader_sub(r, s));
+    int messages = 0;
+    if (RP_MAX(e->pos, job->told) < s->evicted) {
+        job->told = s->evicted;
+        if (!rp_reader_lost(hub, r, s) || !r->replays) return true;
+    }
+    for (uint32_t i = rp_log_after(&hub->log, e->pos); i < hub->log.spine_end && hub->log.spine[i].seq <= job->mark; i++) {
+        rp_msg *m = hub->log.spine[i].msg;
+        if (!m || m->is_ephemeral || !rp_source_has(s, m->topic) || !rp_reader_takes(r, m, s)) continue;
+        if (job->last_n && !rp_msg_is_recent(m, job->last_n, job->mark)) continue;
+        if (messages++ == RP_TURN_MESSAGES || !r->wire->put(hub, r, m, true)) return false;
+        e->pos = m->seq;
+        e->done++;
+        hub->stats.delivered++;
+    }
+    e->pos = RP_MAX(e->pos, job->mark);
+    if (r->wire->replayed) r->wire->replayed(hub, r, job);
+    rp_replay_drop(hub, r);
+    return true;
+}
+
+static void rp_reader_fill(rtpush_hub *hub, rp_reader *r) {
+    const rp_source *gone;
+    while (r->replays && !r->is_blocked)
+        if (!rp_reader_replay(hub, r)) { // more to do, or no room
+            if (r->wire->write(hub, r, NULL, 0, 0) == 0 && !r->is_blocked) rp_hub_again(hub, r);
+            return;
+        }
+    if (r->replays) return;
+    while ((gone = rp_reader_gone(r)) != NULL)
+        if (!rp_reader_lost(hub, r, gone)) return;
+    if (!rp_reader_is_behind(r)) { rp_reader_level(hub, r); r->wire->write(hub, r, NULL, 0, 0); }
+    else if (r->wire->spelling < 0) rp_reader_fill_own(hub, r);
+    else rp_reader_fill_shared(hub, r);
+}
+
+// --- fan-out: level readers of one topic ---
+
+// The bytes behind pos, made once for all who are there. NULL: no memory.
+static const rp_run *rp_hub_run(rtpush_hub *hub, rp_topic *t, uint64_t pos, int spelling) {
+    rp_run *run = &hub->runs[spelling];
+    if (run->source == &t->source && run->pos == pos && run->last == t->source.last) return run;
+    run->source = NULL;
+    run->pos = pos;
+    run->last = t->source.last;
+    run->end = pos;
+    run->count = 0;
+    run->messages = 0;
+    run->size = 0;
+    uint32_t i = rp_topic_after(t, pos);
+    for (; i < t->count; i++) {
+        rp_msg *m = rp_topic_at(t, i);
+        if (!rp_spell(hub, m, (enum rp_spelling)spelling)) return NULL;
+        if (!rp_iov_add(run->iov, &run->count, &m->as[spelling])) break;
+        run->messages++;
+        run->size += m->as[spelling].size;
+        run->end = m->seq;
+    }
+    if (i == t->count) run->end = run->last;
+    run->source = &t->source;
+    return run;
+}
+
+// A write that took only a part of a run.
+static void rp_reader_part(rtpush_hub *hub, rp_reader *r, const rp_topic *t, size_t taken) {
+    r->is_level = false;
+    for (uint32_t i = rp_topic_after(t, rp_sub_entry(r->subs)->pos); taken && i < t->count; i++)
+        rp_reader_advance(hub, r, rp_topic_at(t, i), &taken);
+}
+
+// The hot path: one compare, one load, one write for all that a topic has got in this turn.
+static void rp_reader_one(rtpush_hub *hub, rp_reader *r, rp_topic *t) {
+    rp_source *s = &t->source;
+    rp_entry *e = rp_sub_entry(r->subs);
+    while (e->pos < s->last && !r->is_blocked) {
+        const rp_run *run = rp_hub_run(hub, t, e->pos, r->wire->spelling);
+        if (!run) { r->wire->close(hub, r, RP_CLOSE_MEMORY); return; }
+        ptrdiff_t n = r->wire->write(hub, r, run->iov, run->count, run->size);
+        if (n < 0) return;
+        if ((size_t)n < run->size) { rp_reader_part(hub, r, t, (size_t)n); return; }
+        e->pos = run->end;
+        e->done += run->messages;
+        hub->stats.delivered += run->messages;
+    }
+    if (e->pos >= s->last) rp_reader_level(hub, r);
+}
+
+// A reader's turn for a source that has something new.
+static void rp_reader_turn(rtpush_hub *hub, rp_reader *r, rp_source *s) {
+    bool is_simple = r->count == 1 && !s->is_pattern && !r->replays && r->wire->spelling >= 0;
+    const rp_entry *e = rp_sub_entry(r->subs);
+    if (r->wire->answer) r->wire->answer(hub, r);
+    else if (is_simple && e->pos >= r->began && RP_MAX(e->pos, r->told) >= s->evicted) rp_reader_one(hub, r, rp_source_topic(s));
+    else rp_reader_fill(hub, r);
+}
+
+// Walks a dirty source's entries, downward and round: fair, and removing never hides one. A message that comes
+// meanwhile starts another circle. false: the budget is spent.
+static bool rp_source_walk(rtpush_hub *hub, rp_source *s) {
+    while (s->is_dirty) {
+        while (s->left && s->count) {
+            if (!hub->budget) return false;
+            s->at = (s->at && s->at <= s->count ? s->at : s->count) - 1;
+            s->left--;
+            rp_entry *e = &s->entries[s->at];
+            if (e->reader->is_blocked || e->pos >= s->last) continue;
+            hub->budget--;
+            rp_reader_turn(hub, e->reader, s);
+        }
+        s->safe = s->circle;
+        if (s->last > s->circle && !RTPUSH_BREAK(52)) {
+            s->circle = s->last;
+            s->left = s->count;
+        } else {
+            s->is_dirty = false;
+        }
+    }
+    return true;
+}
+
+// All dirty sources, as far as the budget goes. What is left stays in front.
+static void rp_hub_walk(rtpush_hub *hub) {
+    uint64_t safe = hub->log.head;
+    rp_source *s;
+    while ((s = hub->log.dirty_first) != NULL && rp_source_walk(hub, s)) {
+        hub->log.dirty_first = s->next_dirty;
+        if (!hub->log.dirty_first) hub->log.dirty_last = NULL;
+        rp_source_release(hub, s);
+    }
+    for (; s; s = s->next_dirty) safe = RP_MIN(safe, s->safe);
+    hub->log.safe = RP_MAX(hub->log.safe, safe);
+}
+
+// Those who came back, began, or have own bytes.
+static void rp_hub_serve_again(rtpush_hub *hub) {
+    rp_reader *end = hub->again_last, *r;
+    while (end && hub->budget && (r = hub->again_first) != NULL) {
+        hub->again_first = r->next_again;
+        if (!hub->again_first) hub->again_last = NULL;
+        r->is_queued = false;
+        hub->budget--;
+        if (!r->is_blocked && r->wire->answer) r->wire->answer(hub, r);
+        else if (!r->is_blocked) rp_reader_fill(hub, r);
+        if (r == end) break;
+    }
+}
+
+// Once a turn, before waiting: everyone with room gets what is new, then retention.
+static void rp_hub_flush(rtpush_hub *hub) {
+    hub->budget = (uint32_t)hub->desc.writes_per_turn;
+    rp_hub_walk(hub);
+    rp_hub_serve_again(hub);
+    rp_hub_trim(hub);
+}
+
+static bool rp_hub_has_work(const rtpush_hub *hub) { return hub->log.dirty_first || hub->again_first; }
+
+// --- is all of it true? (tests, debug builds) ---
+
+static const char *rp_check_topic(const rtpush_hub *hub, const rp_topic *t) {
+    uint64_t before = t->source.evicted, bytes = 0;
+    if (t->source.evicted > t->source.last) return "evicted is above last";
+    if (t->source.last > hub->log.head) return "last is above the head";
+    for (uint32_t i = 0; i < t->count; i++) {
+        const rp_msg *m = rp_topic_at(t, i);
+        if (i && m->seq <= before) return "a ring is not ascending";
+        if (!i && m->seq <= before && !m->is_ephemeral) return "a held message is marked as evicted";
+        before = m->seq;
+        bytes += rp_msg_charge(m);
+        uint32_t at = rp_log_after(&hub->log, m->seq - 1);
+        if (at == hub->log.spine_end || hub->log.spine[at].msg != m) return "a message is in a ring and not in the spine";
+    }
+    if (bytes != t->bytes) return "a topic's bytes are miscounted";
+    for (uint32_t i = 0; i < t->source.link_count; i++) {
+        const rp_source *p = t->source.links[i];
+        if (p->evicted < t->source.evicted) return "a pattern's mark is below a topic's";
+        if (p->last < t->source.last && t->count) return "a pattern's last is below a topic's";
+        if (!rp_topic_matches(rp_source_name(p), rp_source_name(&t->source))) return "a pattern does not match its topic";
+    }
+    return NULL;
+}
+
+static const char *rp_check_entries(rp_source *s, uint64_t *pending) {
+    for (uint32_t i = 0; i < s->count; i++) {
+        const rp_entry *e = &s->entries[i];
+        rp_reader *r = e->reader;
+        const rp_sub *sub = rp_reader_sub(r, s);
+        if (!sub || sub->at != i) return "an entry and its subscription differ";
+        *pending += (uint32_t)(s->total - e->done);
+        if (e->pos < s->last && !s->is_dirty && !r->is_blocked && !r->is_queued) return "a reader is behind and nobody will serve it";
+        if (e->pos >= s->last && e->done != s->total && !r->is_queued && !r->is_blocked && !s->is_dirty) return "a level reader is owed something";
+        if (r->rest.block && !r->is_blocked) return "a reader has a half-sent message and is not blocked";
+    }
+    return NULL;
+}
+
+static const char *rp_check_all(rtpush_hub *hub) {
+    uint64_t pending = 0, rest = 0, held = 0;
+    const char *wrong = NULL;
+    for (rp_node *node = rp_table_next(&hub->names, NULL); node && !wrong; node = rp_table_next(&hub->names, node)) {
+        rp_source *s = RP_OWNER(rp_source, node, node);
+        if (!s->is_pattern) {
+            wrong = rp_check_topic(hub, rp_source_topic(s));
+            held += rp_source_topic(s)->count;
+        }
+        if (!wrong) wrong = rp_check_entries(s, &pending);
+        for (uint32_t i = 0; i < s->count; i++)
+            if (s->entries[i].reader->subs[0].source == s) rest += s->entries[i].reader->rest_owed;
+    }
+    if (wrong) return wrong;
+    if (held != hub->log.held) return "the spine and the rings hold different messages";
+    for (uint32_t i = hub->log.spine_first; i + 1 < hub->log.spine_end; i++)
+        if (hub->log.spine[i].seq >= hub->log.spine[i + 1].seq) return "the spine is not ascending";
+    const rtpush_stats *n = &hub->stats;
+    if (n->owed != n->delivered + n->skipped + n->abandoned + pending + rest) return "owed is not delivered + skipped + abandoned + pending";
+    return NULL;
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>publish  tickets, idempotency keys, the bus  (uses: hub, table)
+//
+// A publish ends by its completion: at once with the hub's own log, later with a bus.
+// The hub knows a bus only as a table of verbs. A key (identity, topic, key) remembers
+// its message's seq for keys_ms; a second publish while the first is under way waits for
+// it, and gets the same answer. Keys are kept as two keyed hashes, not as texts.
+// ============================================================================
+#ifdef RP_SERVER
+// Somebody who is told how a publish ended.
+typedef struct rp_waiter {
+    struct rp_waiter *next;
+    uint64_t ticket;
+    rtpush_published done;
+    void *user;
+} rp_waiter;
+
+typedef struct rp_key {
+    rp_node node; // in outbox.keys
+    struct rp_key *next; // younger
+    uint64_t check, seq, expires;
+    bool is_pending;
+    rp_waiter *waiters;
+} rp_key;
+
+// A publish that the bus has and has not ended.
+typedef struct rp_ticket {
+    rp_node node; // in outbox.tickets, hashed by its number
+    rp_waiter waiter;
+    rp_key *key;
+} rp_ticket;
+
+typedef struct rp_outbox {
+    rp_table tickets, keys;
+    rp_key *key_first, *key_last;
+    uint64_t last_ticket;
+} rp_outbox;
+
+static bool rp_outbox_open(rtpush_hub *hub) {
+    rp_outbox *outbox = (rp_outbox *)rp_mem_get(&hub->mem, sizeof *outbox);
+    hub->outbox = outbox;
+    return outbox && rp_table_init(&hub->mem, &outbox->tickets) && rp_table_init(&hub->mem, &outbox->keys);
+}
+
+// --- keys ---
+
+static void rp_key_remove(rtpush_hub *hub, rp_key *key) {
+    rp_outbox *outbox = hub->outbox;
+    rp_key *before = NULL;
+    for (rp_key *at = outbox->key_first; at != key; at = at->next) before = at;
+    if (before) before->next = key->next;
+    else outbox->key_first = key->next;
+    if (outbox->key_last == key) outbox->key_last = before;
+    rp_table_remove(&outbox->keys, &key->node);
+    rp_mem_free(&hub->mem, key);
+}
+
+// The oldest go when they are two minutes old or too many; one that is under way stays until it has ended.
+static void rp_key_expire(rtpush_hub *hub) {
+    rp_outbox *outbox = hub->outbox;
+    while (outbox->key_first && !outbox->key_first->is_pending &&
+           (outbox->key_first->expires <= hub->wheel.now || outbox->keys.count > (size_t)hub->desc.keys_max))
+        rp_key_remove(hub, outbox->key_first);
+}
+
+static void rp_key_hash(rtpush_hub *hub, const rtpush_publication *what, uint64_t *hash, uint64_t *check) {
+    const char *parts[3] = {what->identity ? what->identity : "", what->topic, what->key};
+    rp_buf *buf = rp_hub_text(hub);
+    for (unsigned i = 0; i < 3; i++) rp_buf_put(&hub->mem, buf, parts[i], strlen(parts[i]) + 1);
+    rp_hash_key other = hub->hash_key;
+    other.k0 ^= UINT64_C(0x5bd1e9955bd1e995);
+    *hash = rp_hash(&hub->hash_key, buf->data, rp_buf_size(buf));
+    *check = rp_hash(&other, buf->data, rp_buf_size(buf));
+}
+
+static rp_key *rp_key_find(const rtpush_hub *hub, uint64_t hash, uint64_t check) {
+    rp_node *node = rp_table_first(&hub->outbox->keys, hash);
+    for (; node; node = rp_table_same(node->next, hash))
+        if (RP_OWNER(rp_key, node, node)->check == check) return RP_OWNER(rp_key, node, node);
+    return NULL;
+}
+
+static rp_key *rp_key_new(rtpush_hub *hub, uint64_t hash, uint64_t check) {
+    rp_outbox *outbox = hub->outbox;
+    rp_key *key = (rp_key *)rp_mem_get(&hub->mem, sizeof *key);
+    if (!key) return NULL;
+    key->check = check;
+    key->is_pending = true;
+    key->expires = hub->wheel.now + (uint64_t)hub->desc.keys_ms;
+    rp_table_add(&hub->mem, &outbox->keys, &key->node, hash);
+    if (outbox->key_last) outbox->key_last->next = key;
+    else outbox->key_first = key;
+    outbox->key_last = key;
+    return key;
+}
+
+// The first publish of a key has ended: whoever waited for it gets the same.
+static void rp_key_end(rtpush_hub *hub, rp_key *key, uint64_t seq, int code) {
+    rp_waiter *waiter = key->waiters;
+    key->waiters = NULL;
+    key->is_pending = false;
+    key->seq = seq;
+    if (code) rp_key_remove(hub, key);
+    for (rp_waiter *next; waiter; waiter = next) {
+        next = waiter->next;
+        if (waiter->done) waiter->done(hub, waiter->ticket, seq, code, waiter->user);
+        rp_mem_free(&hub->mem, waiter);
+    }
+}
+
+// --- publishing ---
+
+// Fills *m from what is asked, where it is in order. 0 or a code.
+static int rp_publish_check(rtpush_hub *hub, const rtpush_publication *what, rtpush_message *m) {
+    memset(m, 0, sizeof *m);
+    if (!what->topic || (what->size && !what->data) || what->kind < RTPUSH_AUTO || what->kind > RTPUSH_BINARY) return RTPUSH_E_ARGUMENT;
+    if (!rtpush_is_topic(what->topic, strlen(what->topic), false)) return RTPUSH_E_TOPIC;
+    m->topic = what->topic;
+    m->event = what->event ? what->event : "";
+    if (!strcmp(m->event, "gap") || strlen(m->event) > RP_TOPIC_MAX || rtpush_utf8(0, m->event, strlen(m->event))) return RTPUSH_E_EVENT;
+    for (const char *p = m->event; *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f) return RTPUSH_E_EVENT;
+    if (what->size > (uint64_t)hub->desc.message_max) return RTPUSH_E_TOO_BIG;
+    m->data = what->data ? what->data : "";
+    m->size = what->size;
+    m->kind = what->kind;
+    m->ephemeral = what->ephemeral;
+    bool is_text = what->kind == RTPUSH_BINARY || what->kind == RTPUSH_JSON || !rtpush_utf8(0, m->data, m->size);
+    if (what->kind == RTPUSH_AUTO) m->kind = is_text ? RTPUSH_TEXT : RTPUSH_BINARY;
+    if (m->kind == RTPUSH_TEXT && !is_text) return RTPUSH_E_UTF8;
+    return m->kind == RTPUSH_JSON && !rtpush_is_json(m->data, m->size) ? RTPUSH_E_JSON : RTPUSH_OK;
+}
+
+static void rp_waiter_set(rp_waiter *waiter, uint64_t ticket, const rtpush_publication *what) {
+    waiter->ticket = ticket;
+    waiter->done = what->done;
+    waiter->user = what->done_user;
+}
+
+// Hands it to the bus; the answer comes by rtpush_bus_done.
+static int rp_publish_bus(rtpush_hub *hub, const rtpush_publication *what, uint64_t number, rp_key *key) {
+    rp_ticket *ticket = (rp_ticket *)rp_mem_get(&hub->mem, sizeof *ticket);
+    if (!ticket) return RTPUSH_E_MEMORY;
+    rp_waiter_set(&ticket->waiter, number, what);
+    ticket->key = key;
+    rp_table_add(&hub->mem, &hub->outbox->tickets, &ticket->node, number);
+    int code = hub->desc.bus->append(hub->desc.bus->user, hub, what, number);
+    if (!code) return RTPUSH_OK; // it may have ended already
+    rp_table_remove(&hub->outbox->tickets, &ticket->node);
+    rp_mem_free(&hub->mem, ticket);
+    hub->stats.publish_failed++;
+    return code;
+}
+
+static int rp_publish_local(rtpush_hub *hub, rtpush_message *m, const rtpush_publication *what, uint64_t number, rp_key *key) {
+    m->seq = hub->log.head + 1;
+    int code = rp_hub_append(hub, m);
+    if (code) return code;
+    uint64_t seq = m->seq;
+    if (key) rp_key_end(hub, key, seq, RTPUSH_OK);
+    if (what->done) what->done(hub, number, seq, RTPUSH_OK, what->done_user);
+    return RTPUSH_OK;
+}
+
+// The key was used before: its message, or a wait for it.
+static int rp_publish_again(rtpush_hub *hub, const rtpush_publication *what, uint64_t number, rp_key *key) {
+    if (!key->is_pending) {
+        if (what->done) what->done(hub, number, key->seq, RTPUSH_OK, what->done_user);
+        return RTPUSH_OK;
+    }
+    rp_waiter *waiter = (rp_waiter *)rp_mem_get(&hub->mem, sizeof *waiter);
+    if (!waiter) return RTPUSH_E_MEMORY;
+    rp_waiter_set(waiter, number, what);
+    waiter->next = key->waiters;
+    key->waiters = waiter;
+    return RTPUSH_OK;
+}
+
+static int rp_publish(rtpush_hub *hub, const rtpush_publication *what, uint64_t *ticket) {
+    rtpush_message m;
+    rp_key *key = NULL;
+    int code = rp_publish_check(hub, what, &m);
+    if (code) return code;
+    uint64_t number = ++hub->outbox->last_ticket;
+    if (ticket) *ticket = number;
+    if (what->key && *what->key) {
+        uint64_t hash, check;
+        rp_key_hash(hub, what, &hash, &check);
+        rp_key_expire(hub);
+        if (hub->text.is_broken) return RTPUSH_E_MEMORY;
+        if ((key = rp_key_find(hub, hash, check)) != NULL && (key->is_pending || key->expires > hub->wheel.now)) return rp_publish_again(hub, what, number, key);
+        if (key) rp_key_remove(hub, key);
+        if (!(key = rp_key_new(hub, hash, check))) return RTPUSH_E_MEMORY;
+    }
+    rtpush_publication resolved = *what;
+    resolved.kind = m.kind;
+    resolved.event = m.event;
+    resolved.data = m.data;
+    code = hub->desc.bus ? rp_publish_bus(hub, &resolved, number, key) : rp_publish_local(hub, &m, what, number, key);
+    if (code && key) rp_key_end(hub, key, 0, code);
+    return code;
+}
+
+// The library's own ephemeral JSON (presence).
+static int rp_publish_own(rtpush_hub *hub, const char *topic, rtpush_slice json) {
+    rtpush_publication what;
+    memset(&what, 0, sizeof what);
+    what.topic = topic;
+    what.data = json.data;
+    what.size = json.size;
+    what.kind = RTPUSH_JSON;
+    what.ephemeral = true;
+    return rp_publish(hub, &what, NULL);
+}
+
+static void rp_outbox_free(rtpush_hub *hub) {
+    rp_outbox *outbox = hub->outbox;
+    if (!outbox) return;
+    for (rp_node *node = outbox->tickets.slots ? rp_table_next(&outbox->tickets, NULL) : NULL, *next; node; node = next) {
+        rp_ticket *ticket = RP_OWNER(rp_ticket, node, node);
+        next = rp_table_next(&outbox->tickets, node);
+        rp_waiter waiter = ticket->waiter;
+        rp_mem_free(&hub->mem, ticket);
+        if (waiter.done) waiter.done(hub, waiter.ticket, 0, RTPUSH_E_UNAVAILABLE, waiter.user);
+    }
+    while (outbox->key_first) rp_key_end(hub, outbox->key_first, 0, RTPUSH_E_UNAVAILABLE);
+    rp_mem_free(&hub->mem, outbox->tickets.slots);
+    rp_mem_free(&hub->mem, outbox->keys.slots);
+    rp_mem_free(&hub->mem, outbox);
+    hub->outbox = NULL;
+}
+
+// --- what a bus calls ---
+
+RTPUSH_DEF int rtpush_bus_start(rtpush_hub *hub, const char *epoch, uint64_t floor) {
+    rtpush_cursor cursor;
+    char text[RP_CURSOR_MAX];
+    if (!epoch || strlen(epoch) != 8) return RTPUSH_E_ARGUMENT;
+    if (!rtpush_parse_cursor(&cursor, text, rp_cursor_write(text, epoch, floor))) return RTPUSH_E_ARGUMENT;
+    if (hub->log.head || hub->names.count) return RTPUSH_E_STATE; // before anything has been read or delivered
+    memcpy(hub->log.epoch, epoch, 8);
+    hub->log.head = hub->log.floor = hub->log.safe = floor;
+    return RTPUSH_OK;
+}
+
+RTPUSH_DEF int rtpush_bus_deliver(rtpush_hub *hub, const rtpush_message *m) {
+    rtpush_publication what;
+    rtpush_message checked;
+    if (m->seq <= hub->log.head) return RTPUSH_E_ARGUMENT;
+    memset(&what, 0, sizeof what);
+    what.topic = m->topic;
+    what.event = m->event;
+    what.data = m->data;
+    what.size = m->size;
+    what.kind = m->kind;
+    what.ephemeral = m->ephemeral;
+    int code = rp_publish_check(hub, &what, &checked);
+    if (code) return code;
+    checked.seq = m->seq;
+    return rp_hub_append(hub, &checked);
+}
+
+RTPUSH_DEF void rtpush_bus_done(rtpush_hub *hub, uint64_t ticket, uint64_t seq, int code) {
+    rp_node *node = hub->outbox ? rp_table_first(&hub->outbox->tickets, ticket) : NULL;
+    if (!node) return;
+    rp_ticket *ended = RP_OWNER(rp_ticket, node, node);
+    rp_waiter waiter = ended->waiter;
+    rp_key *key = ended->key;
+    rp_table_remove(&hub->outbox->tickets, node);
+    rp_mem_free(&hub->mem, ended);
+    hub->stats.publish_failed += code != RTPUSH_OK;
+    if (key) rp_key_end(hub, key, seq, code);
+    if (waiter.done) waiter.done(hub, ticket, seq, code, waiter.user);
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>session  who reads: identity, linger, presence  (uses: reader, time, table)
+//
+// A session outlives a request where the client names it (?session=): it then lingers
+// between two requests, so that presence does not flap. on_open is called once, on_close
+// exactly once, never inside a flush. Presence is a crowd for each topic that has it: its
+// members, each with how often it is there, and what was told of it; told at most once
+// in presence_ms, so who comes and goes in between is not told.
+// ============================================================================
+#ifdef RP_SERVER
+typedef struct rp_conn rp_conn;
+typedef struct rp_session rp_session;
+
+typedef struct rp_member {
+    rp_node node;
+    uint32_t refs;
+    bool is_told;
+    char name[1];
+} rp_member;
+
+typedef struct rp_crowd {
+    rp_node node; // in people.crowds, by the topic's name
+    rp_table members;
+    uint32_t present; // members with refs
+    uint64_t changed;       // seq of the last presence message
+    rp_timer timer;
+    uint8_t size;
+    char topic[1];
+} rp_crowd;
+
+// A session's being in a topic, over all its connections; it lasts its linger longer than the last of them.
+typedef struct rp_attend {
+    struct rp_attend *next;
+    rp_session *session;
+    rp_crowd *crowd;
+    rp_member *member;
+    uint32_t refs;
+    rp_timer linger;
+} rp_attend;
+
+struct rp_session {
+    rp_slot slot;
+    rp_node node; // in people.named, if it has a key
+    rp_conn *conns;
+    rp_session *next_ending;
+    void *user;
+    char *identity; // NULL: anonymous
+    char *key;      // ?session=, NULL: none
+    uint64_t expires;     // of the login, 0 never
+    rp_attend *attends;
+    rp_timer linger;
+    int code; // for on_close
+    uint8_t transport;
+    bool is_ending, is_announced;
+};
+
+typedef struct rp_people {
+    rp_slab sessions;
+    rp_table named, crowds;
+    rp_session *ending;
+    uint64_t forgotten; // no crowd that is gone changed after this
+} rp_people;
+
+static bool rp_people_open(rtpush_hub *hub) {
+    rp_people *people = (rp_people *)rp_mem_get(&hub->mem, sizeof *people);
+    hub->people = people;
+    if (!people) return false;
+    rp_slab_init(&people->sessions, &hub->mem, sizeof(rp_session));
+    return rp_table_init(&hub->mem, &people->named) && rp_table_init(&hub->mem, &people->crowds);
+}
+
+// --- presence ---
+
+static rp_crowd *rp_crowd_find(const rtpush_hub *hub, rtpush_slice topic) {
+    uint64_t hash = rp_hub_hash(hub, topic);
+    rp_node *node = rp_table_first(&hub->people->crowds, hash);
+    for (; node; node = rp_table_same(node->next, hash)) {
+        rp_crowd *crowd = RP_OWNER(rp_crowd, node, node);
+        if (crowd->size == topic.size && !memcmp(crowd->topic, topic.data, topic.size)) return crowd;
+    }
+    return NULL;
+}
+
+// "label":[…]: the members that were told of or not, and are there or not.
+static void rp_crowd_list(rtpush_hub *hub, rp_buf *buf, rp_crowd *crowd, const char *label, bool was_told, bool is_there) {
+    bool begun = false;
+    rp_buf_text(&hub->mem, buf, label);
+    for (rp_node *node = rp_table_next(&crowd->members, NULL); node; node = rp_table_next(&crowd->members, node)) {
+        const rp_member *member = RP_OWNER(rp_member, node, node);
+        if (member->is_told != was_told || (member->refs > 0) != is_there) continue;
+        if (begun) rp_buf_text(&hub->mem, buf, ",");
+        rp_json_text(&hub->mem, buf, member->name);
+        begun = true;
+    }
+    rp_buf_text(&hub->mem, buf, "]");
+}
+
+static void rp_crowd_count(rtpush_hub *hub, rp_buf *buf, uint32_t count, bool first) {
+    rp_buf_text(&hub->mem, buf, first ? "{\"count\":" : ",\"count\":");
+    rp_buf_number(&hub->mem, buf, count);
+    rp_buf_text(&hub->mem, buf, "}");
+}
+
+// {"here":[…],"count":N}: who is there now.
+static void rp_crowd_here(rtpush_hub *hub, rp_buf *buf, rtpush_slice topic) {
+    rp_crowd *crowd = rp_crowd_find(hub, topic);
+    uint32_t count = crowd ? crowd->present : 0;
+    bool is_listed = count <= (uint64_t)hub->desc.presence_list_max, begun = false;
+    if (is_listed) rp_buf_text(&hub->mem, buf, "{\"here\":[");
+    for (rp_node *node = crowd && is_listed ? rp_table_next(&crowd->members, NULL) : NULL; node; node = rp_table_next(&crowd->members, node)) {
+        if (!RP_OWNER(rp_member, node, node)->refs) continue;
+        if (begun) rp_buf_text(&hub->mem, buf, ",");
+        rp_json_text(&hub->mem, buf, RP_OWNER(rp_member, node, node)->name);
+        begun = true;
+    }
+    if (is_listed) rp_buf_text(&hub->mem, buf, "]");
+    rp_crowd_count(hub, buf, count, !is_listed);
+}
+
+static void rp_crowd_drop_member(rtpush_hub *hub, rp_crowd *crowd, rp_member *member) {
+    rp_table_remove(&crowd->members, &member->node);
+    rp_mem_free(&hub->mem, member);
+}
+
+static void rp_crowd_free(rtpush_hub *hub, rp_crowd *crowd) {
+    hub->people->forgotten = RP_MAX(hub->people->forgotten, crowd->changed);
+    rp_timer_stop(&hub->wheel, &crowd->timer);
+    rp_table_remove(&hub->people->crowds, &crowd->node);
+    for (rp_node *node = rp_table_next(&crowd->members, NULL), *next; node; node = next) {
+        next = rp_table_next(&crowd->members, node);
+        rp_crowd_drop_member(hub, crowd, RP_OWNER(rp_member, node, node));
+    }
+    rp_mem_free(&hub->mem, crowd->members.slots);
+    rp_mem_free(&hub->mem, crowd);
+}
+
+// What was told becomes what is. Who left and was told of goes.
+static void rp_crowd_settle(rtpush_hub *hub, rp_crowd *crowd) {
+    for (rp_node *node = rp_table_next(&crowd->members, NULL), *next; node; node = next) {
+        rp_member *member = RP_OWNER(rp_member, node, node);
+        next = rp_table_next(&crowd->members, node);
+        member->is_told = member->refs > 0;
+        if (!member->refs) rp_crowd_drop_member(hub, crowd, member);
+    }
+}
+
+static bool rp_crowd_has_news(const rp_crowd *crowd) {
+    for (rp_node *node = rp_table_next(&crowd->members, NULL); node; node = rp_table_next(&crowd->members, node)) {
+        const rp_member *member = RP_OWNER(rp_member, node, node);
+        if (member->is_told != (member->refs > 0)) return true;
+    }
+    return false;
+}
+
+// Tells what changed: {"join":[…],"leave":[…],"count":N}, above presence_list_max the count alone.
+static void rp_crowd_tell(rtpush_hub *hub, rp_timer *timer) {
+    rp_crowd *crowd = RP_OWNER(rp_crowd, timer, timer);
+    char topic[RP_TOPIC_MAX + 12];
+    if (rp_crowd_has_news(crowd)) {
+        rp_buf *buf = rp_hub_text(hub);
+        bool is_listed = crowd->present <= (uint64_t)hub->desc.presence_list_max;
+        if (is_listed) rp_crowd_list(hub, buf, crowd, "{\"join\":[", false, true);
+        if (is_listed) rp_crowd_list(hub, buf, crowd, ",\"leave\":[", true, false);
+        rp_crowd_count(hub, buf, crowd->present, !is_listed);
+        snprintf(topic, sizeof topic, "@presence/%s", crowd->topic);
+        if (buf->is_broken || (strlen(topic) <= RP_TOPIC_MAX && rp_publish_own(hub, topic, rp_buf_slice(buf)))) {
+            rp_timer_start(&hub->wheel, timer, hub->wheel.now + (uint64_t)hub->desc.presence_ms); // later, then
+            return;
+        }
+        crowd->changed = hub->log.head;
+    }
+    rp_crowd_settle(hub, crowd);
+    if (!crowd->members.count) rp_crowd_free(hub, crowd);
+}
+
+static void rp_crowd_touch(rtpush_hub *hub, rp_crowd *crowd) {
+    if (!rp_timer_is_armed(&crowd->timer)) rp_timer_start(&hub->wheel, &crowd->timer, hub->wheel.now + (uint64_t)hub->desc.presence_ms);
+}
+
+static rp_crowd *rp_crowd_get(rtpush_hub *hub, rtpush_slice topic) {
+    rp_crowd *crowd = rp_crowd_find(hub, topic);
+    if (crowd) return crowd;
+    crowd = (rp_crowd *)rp_mem_get(&hub->mem, sizeof *crowd + topic.size);
+    if (crowd && rp_table_init(&hub->mem, &crowd->members)) {
+        memcpy(crowd->topic, topic.data, topic.size);
+        crowd->size = (uint8_t)topic.size;
+        crowd->timer.fire = rp_crowd_tell;
+        rp_table_add(&hub->mem, &hub->people->crowds, &crowd->node, rp_hub_hash(hub, topic));
+        return crowd;
+    }
+    rp_mem_free(&hub->mem, crowd);
+    return NULL;
+}
+
+static rp_member *rp_crowd_member(rtpush_hub *hub, rp_crowd *crowd, const char *name) {
+    uint64_t hash = rp_hub_hash(hub, rp_slice_of(name));
+    rp_node *node = rp_table_first(&crowd->members, hash);
+    for (; node; node = rp_table_same(node->next, hash))
+        if (!strcmp(RP_OWNER(rp_member, node, node)->name, name)) return RP_OWNER(rp_member, node, node);
+    rp_member *member = (rp_member *)rp_mem_get(&hub->mem, sizeof *member + strlen(name));
+    if (!member) return NULL;
+    memcpy(member->name, name, strlen(name));
+    rp_table_add(&hub->mem, &crowd->members, &member->node, hash);
+    return member;
+}
+
+static void rp_attend_end(rtpush_hub *hub, rp_attend *attend) {
+    rp_attend **at = &attend->session->attends;
+    while (*at != attend) at = &(*at)->next;
+    *at = attend->next;
+    rp_timer_stop(&hub->wheel, &attend->linger);
+    if (!--attend->member->refs) attend->crowd->present--;
+    rp_crowd_touch(hub, attend->crowd);
+    rp_mem_free(&hub->mem, attend);
+}
+
+static void rp_attend_expire(rtpush_hub *hub, rp_timer *timer) { rp_attend_end(hub, RP_OWNER(rp_attend, linger, timer)); }
+
+static void rp_session_name(rtpush_hub *hub, const rp_session *session, char out[160]) {
+    unsigned char bytes[8];
+    if (session->identity || session->key) {
+        snprintf(out, 160, "%s", session->identity ? session->identity : session->key);
+        return;
+    }
+    memcpy(out, "guest-", 6);
+    if (hub->sys.random(hub->sys.user, bytes, sizeof bytes)) memcpy(bytes, &session->slot, sizeof bytes);
+    for (unsigned i = 0; i < sizeof bytes; i++) snprintf(out + 6 + 2 * i, 3, "%02x", bytes[i]);
+}
+
+static rp_attend *rp_attend_find(const rp_session *session, rtpush_slice topic) {
+    for (rp_attend *attend = session->attends; attend; attend = attend->next)
+        if (attend->crowd->size == topic.size && !memcmp(attend->crowd->topic, topic.data, topic.size)) return attend;
+    return NULL;
+}
+
+// The session reads the topic once more. Without memory its presence is not told: no more than that is lost.
+static void rp_session_attend(rtpush_hub *hub, rp_session *session, rtpush_slice topic) {
+    char name[160];
+    rp_attend *attend = rp_attend_find(session, topic);
+    if (!attend) {
+        rp_crowd *crowd = rp_crowd_get(hub, topic);
+        if (!crowd) return;
+        rp_session_name(hub, session, name);
+        rp_member *member = rp_crowd_member(hub, crowd, name);
+        attend = member ? (rp_attend *)rp_mem_get(&hub->mem, sizeof *attend) : NULL;
+        rp_crowd_touch(hub, crowd);
+        if (!attend) return;
+        attend->session = session;
+        attend->crowd = crowd;
+        attend->member = member;
+        attend->linger.fire = rp_attend_expire;
+        attend->next = session->attends;
+        session->attends = attend;
+        if (!member->refs++) crowd->present++;
+    }
+    attend->refs++;
+    rp_timer_stop(&hub->wheel, &attend->linger);
+}
+
+static void rp_session_unattend(rtpush_hub *hub, rp_session *session, rtpush_slice topic) {
+    rp_attend *attend = rp_attend_find(session, topic);
+    if (!attend || !attend->refs || --attend->refs) return;
+    if (session->key && hub->desc.linger_ms > 0) rp_timer_start(&hub->wheel, &attend->linger, hub->wheel.now + (uint64_t)hub->desc.linger_ms);
+    else rp_attend_end(hub, attend);
+}
+
+// --- sessions ---
+
+static uint64_t rp_session_handle(const rp_session *session) { return session ? rp_slab_handle(&session->slot) : 0; }
+
+static const char *rp_session_identity(const rp_session *session) { return session && session->identity ? session->identity : ""; }
+
+static rp_session *rp_session_find(const rtpush_hub *hub, rtpush_session handle) {
+    return (rp_session *)rp_slab_find(&hub->people->sessions, handle);
+}
+
+// The session of that name under that identity: another identity's is another session.
+static rp_session *rp_session_named(rtpush_hub *hub, const char *identity, rtpush_slice key) {
+    uint64_t hash = rp_hub_hash(hub, key);
+    rp_node *node = key.size ? rp_table_first(&hub->people->named, hash) : NULL;
+    for (; node; node = rp_table_same(node->next, hash)) {
+        rp_session *session = RP_OWNER(rp_session, node, node);
+        bool is_same = strlen(session->key) == key.size && !memcmp(session->key, key.data, key.size);
+        if (is_same && !session->is_ending && !strcmp(rp_session_identity(session), identity)) return session;
+    }
+    return NULL;
+}
+
+static void rp_session_end(rtpush_hub *hub, rp_session *session, int code) {
+    if (session->is_ending) return;
+    session->is_ending = true;
+    session->code = code;
+    session->next_ending = hub->people->ending;
+    hub->people->ending = session;
+}
+
+static void rp_session_expire(rtpush_hub *hub, rp_timer *timer) {
+    rp_session *session = RP_OWNER(rp_session, linger, timer);
+    rp_session_end(hub, session, session->code);
+}
+
+static void rp_session_free(rtpush_hub *hub, rp_session *session) {
+    while (session->attends) rp_attend_end(hub, session->attends);
+    rp_timer_stop(&hub->wheel, &session->linger);
+    if (session->key) rp_table_remove(&hub->people->named, &session->node);
+    rp_mem_free(&hub->mem, session->identity);
+    rp_mem_free(&hub->mem, session->key);
+    rp_slab_give(&hub->people->sessions, &session->slot);
+    hub->stats.sessions--;
+}
+
+// A new session, or the one of that name. NULL: no memory.
+static rp_session *rp_session_get(rtpush_hub *hub, const char *identity, rtpush_slice key, uint64_t expires) {
+    rp_session *session = rp_session_named(hub, identity, key);
+    if (!session) {
+        char *own_identity = *identity ? rp_mem_text(&hub->mem, rp_slice_of(identity)) : NULL;
+        char *own_key = key.size ? rp_mem_text(&hub->mem, key) : NULL;
+        bool is_short = (*identity && !own_identity) || (key.size && !own_key);
+        session = is_short ? NULL : (rp_session *)rp_slab_take(&hub->people->sessions);
+        if (!session) {
+            rp_mem_free(&hub->mem, own_identity);
+            rp_mem_free(&hub->mem, own_key);
+            return NULL;
+        }
+        session->identity = own_identity;
+        session->key = own_key;
+        session->linger.fire = rp_session_expire;
+        hub->stats.sessions++;
+        if (key.size) rp_table_add(&hub->mem, &hub->people->named, &session->node, rp_hub_hash(hub, key));
+    }
+    session->expires = expires;
+    return session;
+}
+
+static void rp_session_announce(rtpush_hub *hub, rp_session *session) {
+    if (session->is_announced) return;
+    session->is_announced = true;
+    if (hub->desc.on_open) hub->desc.on_open(hub, rp_session_handle(session), hub->desc.user);
+}
+
+// The last connection is gone: it lingers, or ends.
+static void rp_session_idle(rtpush_hub *hub, rp_session *session, int code) {
+    session->code = code;
+    session->transport = RTPUSH_NO_TRANSPORT;
+    if (!session->key || hub->desc.linger_ms <= 0) rp_session_end(hub, session, code);
+    else rp_timer_start(&hub->wheel, &session->linger, hub->wheel.now + (uint64_t)hub->desc.linger_ms);
+}
+
+// Outside of every walk: tells of the sessions that ended, and frees them.
+static void rp_people_reap(rtpush_hub *hub) {
+    rp_session *session;
+    while ((session = hub->people->ending) != NULL) {
+        hub->people->ending = session->next_ending;
+        if (session->is_announced && hub->desc.on_close) hub->desc.on_close(hub, rp_session_handle(session), session->code, hub->desc.user);
+        rp_session_free(hub, session);
+    }
+}
+
+static void rp_people_free(rtpush_hub *hub) {
+    rp_people *people = hub->people;
+    if (!people) return;
+    for (rp_node *node = people->crowds.slots ? rp_table_next(&people->crowds, NULL) : NULL, *next; node; node = next) {
+        next = rp_table_next(&people->crowds, node);
+        rp_crowd_free(hub, RP_OWNER(rp_crowd, node, node));
+    }
+    rp_mem_free(&hub->mem, people->crowds.slots);
+    rp_mem_free(&hub->mem, people->named.slots);
+    rp_slab_free(&people->sessions);
+    rp_mem_free(&hub->mem, people);
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>auth  who may do what  (uses: session)
+//
+// The host's hooks decide; without them everybody may read and, unless desc.publish_off,
+// publish. Names with a leading @ are the library's: `@user/NAME` is for NAME, presence
+// for whoever may read the topic, the rest only where the hook says so.
+// ============================================================================
+#ifdef RP_SERVER
+static bool rp_auth_ask(rtpush_hub *hub, const char *identity, int verb, rtpush_slice name) {
+    char text[RP_TOPIC_MAX + 1];
+    memcpy(text, name.data, name.size);
+    text[name.size] = 0;
+    return hub->desc.on_allow(hub, identity, verb, text, hub->desc.user);
+}
+
+static bool rp_slice_begins(rtpush_slice s, const char *prefix) {
+    return s.size >= strlen(prefix) && !memcmp(s.data, prefix, strlen(prefix));
+}
+
+static rtpush_slice rp_slice_from(rtpush_slice s, size_t at) { return rp_slice(s.data + at, s.size - at); }
+
+static bool rp_auth_may_plain(rtpush_hub *hub, const char *identity, int verb, rtpush_slice name) {
+    if (hub->desc.on_allow) return rp_auth_ask(hub, identity, verb, name);
+    return verb == RTPUSH_VERB_READ || !hub->desc.publish_off;
+}
+
+// May this identity ("" anonymous) do this with the topic or pattern?
+static bool rp_auth_may(rtpush_hub *hub, const char *identity, int verb, rtpush_slice name) {
+    if (*name.data != '@') return rp_auth_may_plain(hub, identity, verb, name);
+    if (verb == RTPUSH_VERB_PUBLISH) return false; // PROTOCOL §1: a client never does
+    bool is_read = verb == RTPUSH_VERB_READ && !rp_topic_is_pattern(name);
+    if (is_read && rp_slice_begins(name, "@user/") && *identity) {
+        rtpush_slice own = rp_slice_from(name, 6);
+        if (own.size == strlen(identity) && !memcmp(own.data, identity, own.size)) return true;
+    }
+    if (is_read && rp_slice_begins(name, "@presence/")) {
+        rtpush_slice topic = rp_slice_from(name, 10);
+        return topic.size && rp_hub_rule(hub, topic)->presence && rp_auth_may(hub, identity, verb, topic);
+    }
+    return hub->desc.on_allow && rp_auth_ask(hub, identity, verb, name);
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>conn  a connection's life: its phase, its own bytes, its end  (uses: session, loop, socket)
+//
+//     HEAD -> BODY -> HEAD        a request comes
+//     HEAD -> WAIT | REPLY | PARKED -> HEAD   it is answered: by a bus, in pieces, by a poll
+//     HEAD -> STREAM              server-sent events
+//     HEAD -> SOCKET -> CLOSING   WebSocket; a close frame is out, the peer's is awaited
+//     any  -> LINGER -> DEAD      the last bytes go out, then what still comes is read and dropped
+//
+// Own bytes (replies, control frames, direct sends) are in `own`, which exists only while
+// there are some. A write sends the half-sent message, then own bytes, then what the reader
+// is behind on, in one call. One timer watches all the deadlines of a connection: it fires
+// at the earliest, looks, and is armed again. Nothing is freed before the turn ends.
+// ============================================================================
+#ifdef RP_SERVER
+enum rp_phase {
+    RP_PHASE_HEAD,
+    RP_PHASE_BODY,
+    RP_PHASE_WAIT,
+    RP_PHASE_REPLY,
+    RP_PHASE_PARKED,
+    RP_PHASE_STREAM,
+    RP_PHASE_SOCKET,
+    RP_PHASE_CLOSING,
+    RP_PHASE_LINGER,
+    RP_PHASE_DEAD
+};
+
+// What may follow each phase, a bit each.
+#define RP_TO(phase) (1u << RP_PHASE_##phase)
+static const uint16_t rp_phase_next[] = {
+    /* HEAD    */ RP_TO(BODY) | RP_TO(WAIT) | RP_TO(REPLY) | RP_TO(PARKED) | RP_TO(STREAM) | RP_TO(SOCKET) | RP_TO(LINGER) | RP_TO(DEAD),
+    /* BODY    */ RP_TO(HEAD) | RP_TO(LINGER) | RP_TO(DEAD),
+    /* WAIT    */ RP_TO(HEAD) | RP_TO(LINGER) | RP_TO(DEAD),
+    /* REPLY   */ RP_TO(HEAD) | RP_TO(LINGER) | RP_TO(DEAD),
+    /* PARKED  */ RP_TO(HEAD) | RP_TO(LINGER) | RP_TO(DEAD),
+    /* STREAM  */ RP_TO(LINGER) | RP_TO(DEAD),
+    /* SOCKET  */ RP_TO(CLOSING) | RP_TO(LINGER) | RP_TO(DEAD),
+    /* CLOSING */ RP_TO(LINGER) | RP_TO(DEAD),
+    /* LINGER  */ RP_TO(DEAD),
+    /* DEAD    */ 0};
+#undef RP_TO
+
+// Input that has begun and not ended: a request with a body, or a WebSocket message.
+typedef struct rp_inflow {
+    rp_buf head, body;
+    rtpush_chunked chunked;
+    uint64_t left;
+    rp_ws ws;
+} rp_inflow;
+
+// A reply in pieces: the host's, or a file's.
+typedef struct rp_stream {
+    rp_slot slot;
+    rp_conn *conn;
+    int file; // -1: none
+    uint64_t left;
+} rp_stream;
+
+struct rp_conn {
+    rp_slot slot;
+    rp_reader reader;
+    int fd;
+    uint8_t phase, want;
+    bool is_http11, keeps, is_head; // of the request at hand: version, may be followed by another, HEAD
+    bool is_first;    // no request has been answered yet
+    bool has_bytes;   // of the next request
+    bool is_shut;     // our half is closed
+    bool is_ended;    // the peer's half is
+    bool is_paused;   // nothing is read: input waits in `tail`
+    bool is_resuming; // in server.resume
+    bool is_in_input; // its input is being looked at
+    bool is_counted;  // in server.ips
+    bool awaits_pong, names_topics;
+    bool is_unknown;  // has to log in by its first message
+    uint16_t code;    // for on_close
+    uint16_t pings, ping_second; // pings in this second
+    rp_buf *own, *tail;
+    rp_inflow *inflow;
+    rp_stream *stream;
+    char *origin; // for the CORS headers of a later reply
+    char *target; // of a connection that logs in later
+    rp_session *session;
+    rp_conn *next_in_session, *next_dead, *next_resume;
+    rp_timer timer;
+    uint64_t since;   // when the phase (of HEAD: its first byte) began
+    uint64_t seen;    // when a byte last came
+    uint64_t beat;    // when a heartbeat last went
+    uint64_t due;     // of PARKED and of a cursor ahead: when to answer
+    uint64_t stalled; // since when the socket takes nothing, 0: it does
+    uint64_t skip;    // of CLOSING: bytes of a frame to pass over
+    uint64_t drain_at;
+    uint32_t drain_ms, body_seen;
+    rtpush_peer peer;
+};
+
+typedef struct rp_ip {
+    rp_node node;
+    unsigned char addr[16];
+    uint32_t count;
+} rp_ip;
+
+typedef struct rp_listener {
+    struct rp_listener *next;
+    int fd;
+    bool is_watched;
+    uint64_t tag;
+    char *path; // of a Unix socket, to be removed
+} rp_listener;
+
+typedef struct rp_posted {
+    struct rp_posted *next;
+    void (*fn)(rtpush_hub *hub, void *arg);
+    void *arg;
+} rp_posted;
+
+typedef struct rp_host_timer {
+    rp_slot slot;
+    rp_timer timer;
+    void (*fn)(rtpush_hub *hub, void *user);
+    void *user;
+} rp_host_timer;
+
+enum { RP_BUFS_KEPT = 64, RP_BUF_KEPT_CAP = 16384, RP_NAMES_MAX = 256 };
+
+typedef struct rp_server {
+    const rtpush_backend *backend;
+    void *state;
+    rp_wake wake;
+    rp_slab conns, streams, timers;
+    rp_table ips;
+    rp_listener *listeners;
+    uint32_t listener_count;
+    int spare_fd;         // given up to accept and refuse one when descriptors run out
+    rp_timer accept_again;
+    rp_conn *dead, *resume;
+    char *input;          // what a receive fills; one for all
+    size_t input_cap;
+    rp_buf *bufs[RP_BUFS_KEPT]; // empty buffers that kept their memory
+    uint32_t buf_count;
+    rp_buf body, here;    // a poll's items, while the answer is made; who is present, or an answer's head
+    rp_piece answer;      // the poll answer shared by all who are level at answer_pos
+    const rp_source *answer_source;
+    uint64_t answer_pos, answer_last;
+    uint32_t answer_messages;
+    char *names_text, *path_text, *token_text; // the topics, path and token of the request at hand, decoded
+    rtpush_slice names[RP_NAMES_MAX];
+    uint32_t name_count;
+    char date[30];
+    int64_t date_second;
+    bool is_draining, is_in_step, is_doomed, is_over;
+    uint64_t drain_deadline, drain_spread;
+    rp_timer drain_timer;
+    rtpush_head head;     // of the request at hand
+    rtpush_event events[RP_EVENTS];
+    volatile int is_stopped; // set by any thread or signal handler
+    rp_posted *posted;    // newest first; under the lock
+    bool is_awake;        // a wake-up is under way
+#ifndef RTPUSH_NO_THREADS
+    pthread_mutex_t lock;
+#endif
+} rp_server;
+
+static rp_conn *rp_conn_of(rp_reader *r) { return RP_OWNER(rp_conn, reader, r); }
+static bool rp_conn_is_live(const rp_conn *c) { return c->phase < RP_PHASE_LINGER; }
+
+static void rp_conn_count(rtpush_hub *hub, const rp_conn *c, int by) {
+    uint64_t *gauge = c->phase == RP_PHASE_STREAM ? &hub->stats.event_streams
+                    : c->phase == RP_PHASE_PARKED ? &hub->stats.parked_polls
+                    : c->phase == RP_PHASE_SOCKET ? &hub->stats.websockets : NULL;
+    if (gauge) *gauge += (uint64_t)(int64_t)by;
+}
+
+// The one way to change the phase.
+static void rp_conn_enter(rtpush_hub *hub, rp_conn *c, enum rp_phase phase) {
+    bool is_allowed = rp_phase_next[c->phase] >> phase & 1;
+    RTPUSH_ASSERT(is_allowed);
+    (void)is_allowed;
+    rp_conn_count(hub, c, -1);
+    c->phase = (uint8_t)phase;
+    rp_conn_count(hub, c, 1);
+}
+
+// --- buffers ---
+
+static rp_buf *rp_server_buf(rtpush_hub *hub) {
+    rp_server *server = hub->server;
+    if (server->buf_count) return server->bufs[--server->buf_count];
+    return (rp_buf *)rp_mem_get(&hub->mem, sizeof(rp_buf));
+}
+
+static void rp_server_buf_back(rtpush_hub *hub, rp_buf **buf) {
+    rp_server *server = hub->server;
+    if (!*buf) return;
+    if (server->buf_count < RP_BUFS_KEPT && (*buf)->cap <= RP_BUF_KEPT_CAP) {
+        rp_buf_rewind(*buf);
+        server->bufs[server->buf_count++] = *buf;
+    } else {
+        rp_buf_free(&hub->mem, *buf);
+        rp_mem_free(&hub->mem, *buf);
+    }
+    *buf = NULL;
+}
+
+static size_t rp_conn_own_size(const rp_conn *c) { return c->own ? rp_buf_size(c->own) : 0; }
+
+// May one message more be added to its own bytes? It may be larger than what is left: the bound is ring_max and one message.
+static bool rp_conn_has_room(const rtpush_hub *hub, const rp_conn *c) { return rp_conn_own_size(c) < (uint64_t)hub->desc.ring_max; }
+
+// --- the end of a connection ---
+
+// It leaves its topics and its session.
+static void rp_conn_leave(rtpush_hub *hub, rp_conn *c) {
+    rp_session *session = c->session;
+    for (uint16_t i = 0; i < c->reader.count && session; i++) rp_session_unattend(hub, session, rp_source_name(c->reader.subs[i].source));
+    rp_reader_leave(hub, &c->reader);
+    if (!session) return;
+    rp_conn **at = &session->conns;
+    while (*at != c) at = &(*at)->next_in_session;
+    *at = c->next_in_session;
+    c->session = NULL;
+    if (!session->conns) rp_session_idle(hub, session, c->code);
+}
+
+// Gone: at the turn's end it is freed. code: for on_close, unless one is set.
+static void rp_conn_drop(rtpush_hub *hub, rp_conn *c, int code) {
+    if (c->phase == RP_PHASE_DEAD) return;
+    if (!c->code) c->code = (uint16_t)code;
+    rp_conn_enter(hub, c, RP_PHASE_DEAD);
+    rp_conn_leave(hub, c);
+    c->reader.is_blocked = true; // nobody serves it any more
+    rp_timer_stop(&hub->wheel, &c->timer);
+    c->next_dead = hub->server->dead;
+    hub->server->dead = c;
+}
+
+static void rp_inflow_free(rtpush_hub *hub, rp_conn *c) {
+    if (!c->inflow) return;
+    rp_buf_free(&hub->mem, &c->inflow->head);
+    rp_buf_free(&hub->mem, &c->inflow->body);
+    rp_buf_free(&hub->mem, &c->inflow->ws.message);
+    rp_mem_free(&hub->mem, c->inflow);
+    c->inflow = NULL;
+}
+
+static void rp_stream_free(rtpush_hub *hub, rp_conn *c) {
+    if (!c->stream) return;
+    if (c->stream->file >= 0) close(c->stream->file);
+    rp_slab_give(&hub->server->streams, &c->stream->slot);
+    c->stream = NULL;
+}
+
+static void rp_conn_forget_text(rtpush_hub *hub, char **text) {
+    rp_mem_free(&hub->mem, *text);
+    *text = NULL;
+}
+
+// --- deadlines ---
+
+static uint64_t rp_later(uint64_t when, int64_t ms) { return ms < 0 ? UINT64_MAX : when + (uint64_t)ms; }
+
+static uint64_t rp_conn_body_deadline(const rtpush_hub *hub, const rp_conn *c) {
+    uint64_t due = rp_later(c->since, hub->desc.body_timeout_ms);
+    if (hub->desc.body_rate_min > 0) due = RP_MIN(due, c->since + 5000 + (uint64_t)c->body_seen * 1000 / (uint64_t)hub->desc.body_rate_min);
+    return due;
+}
+
+static uint64_t rp_conn_socket_deadline(const rtpush_hub *hub, const rp_conn *c) {
+    uint64_t due = rp_later(c->beat, hub->desc.heartbeat_ms);
+    if (c->awaits_pong) due = RP_MIN(due, rp_later(c->beat, hub->desc.dead_ms));
+    if (c->inflow) due = RP_MIN(due, rp_later(c->inflow->ws.began_ms, hub->desc.frame_timeout_ms));
+    if (c->is_unknown) due = RP_MIN(due, rp_later(c->since, hub->desc.auth_timeout_ms));
+    return due;
+}
+
+// When something is to be done with it by itself.
+static uint64_t rp_conn_deadline(const rtpush_hub *hub, const rp_conn *c) {
+    uint64_t due = UINT64_MAX;
+    switch ((enum rp_phase)c->phase) {
+    case RP_PHASE_HEAD: due = rp_later(c->since, c->is_first || c->has_bytes ? hub->desc.header_timeout_ms : hub->desc.idle_timeout_ms); break;
+    case RP_PHASE_BODY: due = rp_conn_body_deadline(hub, c); break;
+    case RP_PHASE_PARKED: due = c->due; break;
+    case RP_PHASE_STREAM: due = rp_later(c->beat, hub->desc.sse_heartbeat_ms); break;
+    case RP_PHASE_SOCKET: due = rp_conn_socket_deadline(hub, c); break;
+    case RP_PHASE_CLOSING: due = rp_later(c->since, hub->desc.close_timeout_ms); break;
+    case RP_PHASE_LINGER: due = c->is_shut ? c->since + 1000 : UINT64_MAX; break;
+    case RP_PHASE_WAIT:
+    case RP_PHASE_REPLY:
+    case RP_PHASE_DEAD: break;
+    }
+    if (c->stalled) due = RP_MIN(due, rp_later(c->stalled, hub->desc.stall_ms));
+    if (c->session && c->session->expires) due = RP_MIN(due, c->session->expires);
+    if (c->drain_at) due = RP_MIN(due, c->drain_at);
+    if (c->reader.ahead) due = RP_MIN(due, hub->wheel.now + 50); // has the log caught up?
+    return due;
+}
+
+// An armed timer that is early enough stays: it will look again.
+static void rp_conn_arm(rtpush_hub *hub, rp_conn *c) {
+    uint64_t due = c->phase == RP_PHASE_DEAD ? UINT64_MAX : rp_conn_deadline(hub, c);
+    if (due == UINT64_MAX || (rp_timer_is_armed(&c->timer) && c->timer.due <= due)) return;
+    rp_timer_start(&hub->wheel, &c->timer, due);
+}
+
+// --- what it is watched for ---
+
+static uint64_t rp_conn_tag(const rp_conn *c) { return rp_slab_handle(&c->slot); }
+
+// Reading stops while its input waits, while it does not take what it was sent, and when the peer has ended.
+static void rp_conn_watch(rtpush_hub *hub, rp_conn *c) {
+    unsigned want = c->reader.is_blocked ? RTPUSH_WRITE : 0u;
+    bool is_slow = !rp_conn_has_room(hub, c);
+    if (!c->is_paused && !c->is_ended && !is_slow) want |= RTPUSH_READ;
+    if (c->phase == RP_PHASE_DEAD || want == c->want) return;
+    int failed = hub->server->backend->watch(hub->server->state, c->fd, rp_conn_tag(c), c->want, want);
+    if (failed) rp_conn_drop(hub, c, 1006);
+    else c->want = (uint8_t)want;
+}
+
+// --- writing ---
+
+// Its waiting input is looked at in the next turn.
+static void rp_conn_resume_later(rtpush_hub *hub, rp_conn *c) {
+    if (!c->tail || c->is_in_input || c->is_resuming) return;
+    c->is_resuming = true;
+    c->next_resume = hub->server->resume;
+    hub->server->resume = c;
+}
+
+// All own bytes are out: input that waited for room goes on; the last step of its end.
+static void rp_conn_drained(rtpush_hub *hub, rp_conn *c) {
+    if (c->is_paused && (c->phase == RP_PHASE_HEAD || c->phase == RP_PHASE_SOCKET)) rp_conn_resume_later(hub, c);
+    if (c->phase != RP_PHASE_LINGER || c->is_shut) return;
+    hub->sys.shutdown(hub->sys.user, c->fd);
+    c->is_shut = true;
+    c->stalled = 0;
+    c->since = hub->wheel.now;
+    if (c->is_ended) rp_conn_drop(hub, c, 1006);
+    else rp_conn_arm(hub, c);
+}
+
+// What a send took: the half-sent message first, then own bytes. Returns what is left for shared ones.
+static size_t rp_conn_took(rtpush_hub *hub, rp_conn *c, size_t sent) {
+    rp_reader *r = &c->reader;
+    if (r->rest.block) {
+        size_t n = RP_MIN(sent, (size_t)r->rest.size);
+        r->rest.at += (uint32_t)n;
+        r->rest.size -= (uint32_t)n;
+        sent -= n;
+        if (!r->rest.size) rp_reader_rest_sent(hub, r);
+    }
+    if (c->own) {
+        size_t n = RP_MIN(sent, rp_buf_size(c->own));
+        c->own->start += n;
+        sent -= n;
+        if (c->own->start == c->own->end) rp_server_buf_back(hub, &c->own);
+    }
+    return sent;
+}
+
+// One send, again when a signal broke it off. -1: the connection is gone.
+static ptrdiff_t rp_conn_send(rtpush_hub *hub, rp_conn *c, const rtpush_iov *iov, int count) {
+    ptrdiff_t sent;
+    do {
+        sent = hub->sys.send(hub->sys.user, c->fd, iov, count);
+        hub->stats.writes++;
+    } while (sent == -EINTR);
+    if (sent >= 0) {
+        hub->stats.bytes_out += (uint64_t)sent;
+        return sent;
+    }
+    if (rp_errno_is_again(sent)) return 0;
+    rp_conn_drop(hub, c, 1006);
+    return -1;
+}
+
+static void rp_conn_block(rtpush_hub *hub, rp_conn *c, bool is_blocked, bool is_moving) {
+    bool was_stalled = c->stalled != 0;
+    c->reader.is_blocked = is_blocked;
+    if (is_blocked && (is_moving || !was_stalled)) c->stalled = hub->wheel.now;
+    if (!is_blocked) c->stalled = 0;
+    rp_conn_watch(hub, c);
+    if (is_blocked) rp_conn_arm(hub, c);
+}
+
+// The writing of every wire: see rp_wire.write.
+static ptrdiff_t rp_conn_write(rtpush_hub *hub, rp_reader *r, const rtpush_iov *iov, int count, size_t size) {
+    rp_conn *c = rp_conn_of(r);
+    rtpush_iov all[RP_IOV + 2];
+    int before = 0;
+    if (c->phase == RP_PHASE_DEAD) return -1;
+    if (c->own && c->own->is_broken) { rp_conn_drop(hub, c, 1011); return -1; }
+    if (r->rest.block) all[before++] = rp_piece_iov(&r->rest);
+    if (c->own) all[before].base = rp_buf_slice(c->own).data, all[before++].len = rp_buf_size(c->own);
+    if (!before && !count) {
+        if (c->want != RTPUSH_READ) rp_conn_block(hub, c, false, false);
+        rp_conn_drained(hub, c);
+        return 0;
+    }
+    size_t total = size + r->rest.size + rp_conn_own_size(c);
+    if (before && count) memcpy(all + before, iov, (size_t)count * sizeof *iov);
+    ptrdiff_t sent = rp_conn_send(hub, c, before ? all : iov, before + count);
+    if (sent < 0) return -1;
+    bool is_short = (size_t)sent < total;
+    size_t left = before ? rp_conn_took(hub, c, (size_t)sent) : (size_t)sent;
+    if (is_short || c->want != RTPUSH_READ) rp_conn_block(hub, c, is_short, sent > 0);
+    if (!is_short) rp_conn_drained(hub, c);
+    return c->phase == RP_PHASE_DEAD ? -1 : (ptrdiff_t)left;
+}
+
+static void rp_wire_nothing(rtpush_hub *hub, rp_reader *r, enum rp_closing why) {
+    (void)why;
+    rp_conn_drop(hub, rp_conn_of(r), 1011);
+}
+
+// Not a reader: a connection between requests, or one that ends.
+static const rp_wire rp_wire_none = {"http", RTPUSH_NO_TRANSPORT, -1, rp_conn_write, NULL, NULL, NULL, rp_wire_nothing, NULL};
+
+// Where own bytes are written to, to go out when the turn ends. NULL: no memory, and it is gone.
+static rp_buf *rp_conn_own(rtpush_hub *hub, rp_conn *c) {
+    if (!c->own && !(c->own = rp_server_buf(hub))) { rp_conn_drop(hub, c, 1011); return NULL; }
+    rp_hub_again(hub, &c->reader);
+    return c->own;
+}
+
+static void rp_conn_put(rtpush_hub *hub, rp_conn *c, rtpush_slice bytes) {
+    rp_buf *own = rp_conn_own(hub, c);
+    if (own) rp_buf_slice_put(&hub->mem, own, bytes);
+}
+
+// No more input counts; what is under way goes out, then the connection ends.
+static void rp_conn_finish(rtpush_hub *hub, rp_conn *c) {
+    if (!rp_conn_is_live(c)) return;
+    rp_conn_enter(hub, c, RP_PHASE_LINGER);
+    rp_conn_leave(hub, c);
+    c->reader.wire = &rp_wire_none;
+    c->is_paused = false;
+    c->since = hub->wheel.now;
+    c->stalled = hub->wheel.now; // it has stall_ms for what is left
+    rp_server_buf_back(hub, &c->tail);
+    rp_hub_again(hub, &c->reader);
+    rp_conn_watch(hub, c);
+    rp_conn_arm(hub, c);
+}
+
+// --- reaping ---
+
+// Counts the connections of an address. Returns how many there are now, 0 if that is not known.
+static uint32_t rp_ip_count(rtpush_hub *hub, rp_conn *c, int by) {
+    rp_table *ips = &hub->server->ips;
+    const unsigned char *addr = c->peer.addr;
+    uint64_t hash = rp_hash(&hub->hash_key, addr, sizeof c->peer.addr);
+    rp_node *node = rp_table_first(ips, hash);
+    while (node && memcmp(RP_OWNER(rp_ip, node, node)->addr, addr, sizeof c->peer.addr)) node = rp_table_same(node->next, hash);
+    rp_ip *ip = node ? RP_OWNER(rp_ip, node, node) : NULL;
+    if (!ip && by > 0 && (ip = (rp_ip *)rp_mem_get(&hub->mem, sizeof *ip)) != NULL) {
+        memcpy(ip->addr, addr, sizeof ip->addr);
+        rp_table_add(&hub->mem, ips, &ip->node, hash);
+    }
+    if (!ip) return 0;
+    c->is_counted = by > 0;
+    ip->count += (uint32_t)by;
+    if (ip->count) return ip->count;
+    rp_table_remove(ips, &ip->node);
+    rp_mem_free(&hub->mem, ip);
+    return 0;
+}
+
+static void rp_conn_not_resume(rtpush_hub *hub, rp_conn *c) {
+    if (!c->is_resuming) return;
+    rp_conn **at = &hub->server->resume;
+    while (*at != c) at = &(*at)->next_resume;
+    *at = c->next_resume;
+    c->is_resuming = false;
+}
+
+static void rp_conn_free(rtpush_hub *hub, rp_conn *c) {
+    rp_server *server = hub->server;
+    rp_hub_not_again(hub, &c->reader);
+    rp_conn_not_resume(hub, c);
+    if (c->want) server->backend->watch(server->state, c->fd, rp_conn_tag(c), c->want, 0);
+    hub->sys.close(hub->sys.user, c->fd);
+    hub->stats.abandoned += c->reader.rest_owed;
+    rp_piece_drop(&hub->log, &c->reader.rest);
+    rp_server_buf_back(hub, &c->own);
+    rp_server_buf_back(hub, &c->tail);
+    rp_inflow_free(hub, c);
+    rp_stream_free(hub, c);
+    rp_conn_forget_text(hub, &c->origin);
+    rp_conn_forget_text(hub, &c->target);
+    if (c->is_counted) rp_ip_count(hub, c, -1);
+    rp_slab_give(&server->conns, &c->slot);
+    hub->stats.connections--;
+}
+
+static void rp_server_reap(rtpush_hub *hub) {
+    rp_conn *c;
+    while ((c = hub->server->dead) != NULL) {
+        hub->server->dead = c->next_dead;
+        rp_conn_free(hub, c);
+    }
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>reply  HTTP answers  (uses: conn, http)
+//
+// One way to write a head, one for a whole answer, one for a refusal. Every answer says
+// how long it is, or is chunked, or ends with the connection.
+// ============================================================================
+#ifdef RP_SERVER
+static const char *rp_server_date(rtpush_hub *hub) {
+    int64_t wall = rp_hub_wall(hub);
+    if (wall / 1000 != hub->server->date_second) {
+        hub->server->date_second = wall / 1000;
+        rp_http_date(hub->server->date, wall);
+    }
+    return hub->server->date;
+}
+
+// RFC 9110 §8.6, §15.4.5: these have no body, and say no length.
+static bool rp_status_is_bare(int status) { return status < 200 || status == 204 || status == 304; }
+
+static void rp_reply_cors(rtpush_hub *hub, rp_buf *buf, const char *origin) {
+    bool is_any = hub->desc.origin && !strcmp(hub->desc.origin, "*");
+    rp_buf_text(&hub->mem, buf, "Access-Control-Allow-Origin: ");
+    rp_buf_text(&hub->mem, buf, is_any ? "*" : origin);
+    rp_buf_text(&hub->mem, buf, "\r\nAccess-Control-Expose-Headers: ETag, Retry-After, Rtpush-Gap\r\n");
+    if (!is_any) rp_buf_text(&hub->mem, buf, "Access-Control-Allow-Credentials: true\r\nVary: Origin\r\n");
+}
+
+enum { RP_LENGTH_NONE = -1, RP_LENGTH_CHUNKED = -2 };
+
+// The head of an answer. length: the body's, or one of the two above. extra: more header lines, each with its CR LF.
+static void rp_reply_head(rtpush_hub *hub, rp_conn *c, rp_buf *buf, int status, const char *type, rtpush_slice extra, int64_t length) {
+    rp_mem *mem = &hub->mem;
+    char text[96];
+    bool is_chunked = length == RP_LENGTH_CHUNKED && c->is_http11;
+    if (length == RP_LENGTH_CHUNKED && !is_chunked) c->keeps = false; // RFC 9112 §6.1: to HTTP/1.0 it ends with the connection
+    snprintf(text, sizeof text, "HTTP/1.1 %d %s\r\nDate: ", status, rp_http_reason(status));
+    rp_buf_text(mem, buf, text);
+    rp_buf_text(mem, buf, rp_server_date(hub));
+    if (type) rp_buf_text(mem, buf, "\r\nContent-Type: "), rp_buf_text(mem, buf, type);
+    rp_buf_text(mem, buf, "\r\n");
+    if (length >= 0 && !rp_status_is_bare(status)) {
+        rp_buf_text(mem, buf, "Content-Length: ");
+        rp_buf_number(mem, buf, (uint64_t)length);
+        rp_buf_text(mem, buf, "\r\n");
+    }
+    if (is_chunked) rp_buf_text(mem, buf, "Transfer-Encoding: chunked\r\n");
+    if (status != 101) rp_buf_text(mem, buf, !c->keeps ? "Connection: close\r\n" : c->is_http11 ? "" : "Connection: keep-alive\r\n");
+    if (c->origin) rp_reply_cors(hub, buf, c->origin);
+    rp_buf_slice_put(mem, buf, extra);
+    rp_buf_text(mem, buf, "\r\n");
+}
+
+// An answer is complete: the next request, or the end.
+static void rp_reply_done(rtpush_hub *hub, rp_conn *c) {
+    rp_conn_forget_text(hub, &c->origin);
+    rp_stream_free(hub, c);
+    if (!rp_conn_is_live(c)) return;
+    c->is_first = c->has_bytes = false;
+    c->since = hub->wheel.now;
+    if (!c->keeps || c->is_ended) { rp_conn_finish(hub, c); return; }
+    if (c->phase != RP_PHASE_HEAD) rp_conn_enter(hub, c, RP_PHASE_HEAD);
+    c->reader.wire = &rp_wire_none;
+    rp_conn_resume_later(hub, c); // a pipelined request may wait
+    if (!c->tail) c->is_paused = false;
+    rp_conn_watch(hub, c);
+    rp_conn_arm(hub, c);
+}
+
+static void rp_reply_whole(rtpush_hub *hub, rp_conn *c, int status, const char *type, rtpush_slice extra, rtpush_slice body) {
+    rp_buf *own = rp_conn_own(hub, c);
+    if (!own) return;
+    rp_reply_head(hub, c, own, status, type, extra, (int64_t)body.size);
+    if (!c->is_head && !rp_status_is_bare(status)) rp_buf_slice_put(&hub->mem, own, body);
+    rp_reply_done(hub, c);
+}
+
+// A refusal: {"error":…,"reason":…} (PROTOCOL §5).
+static void rp_reply_error(rtpush_hub *hub, rp_conn *c, int status, const char *reason, const char *extra) {
+    char body[512];
+    int n = snprintf(body, sizeof body, "{\"error\":\"%s\",\"reason\":\"%s\"}\n", rp_http_error_code(status), reason);
+    rp_reply_whole(hub, c, status, "application/json", rp_slice_of(extra), rp_slice(body, (size_t)n));
+}
+
+// The same, after which nothing the peer sends can be understood.
+static void rp_reply_refuse(rtpush_hub *hub, rp_conn *c, int status, const char *reason) {
+    hub->stats.requests_bad++;
+    c->keeps = false;
+    rp_reply_error(hub, c, status, reason, "");
+}
+
+// --- a file: read as the socket takes it ---
+
+static void rp_file_turn(rtpush_hub *hub, rp_reader *r) {
+    rp_conn *c = rp_conn_of(r);
+    rp_stream *stream = c->stream;
+    if (rp_conn_write(hub, r, NULL, 0, 0) < 0 || r->is_blocked) return;
+    if (!stream->left) { rp_reply_done(hub, c); return; }
+    rp_buf *own = rp_conn_own(hub, c);
+    char *room = own ? rp_buf_room(&hub->mem, own, RP_TURN_BYTES) : NULL;
+    ptrdiff_t n = room ? read(stream->file, room, (size_t)RP_MIN(stream->left, (uint64_t)RP_TURN_BYTES)) : -1;
+    if (n <= 0) { rp_conn_drop(hub, c, 1006); return; } // it became shorter: the length was promised
+    own->end += (size_t)n;
+    stream->left -= (uint64_t)n;
+    rp_conn_write(hub, r, NULL, 0, 0);
+}
+
+static const rp_wire rp_wire_file = {"file", RTPUSH_NO_TRANSPORT, -1, rp_conn_write, NULL, rp_file_turn, NULL, rp_wire_nothing, NULL};
+
+// A reply in pieces begins. NULL: no memory.
+static rp_stream *rp_stream_new(rtpush_hub *hub, rp_conn *c) {
+    rp_stream *stream = (rp_stream *)rp_slab_take(&hub->server->streams);
+    if (!stream) return NULL;
+    stream->conn = c;
+    stream->file = -1;
+    c->stream = stream;
+    rp_conn_enter(hub, c, RP_PHASE_REPLY);
+    return stream;
+}
+
+// A code of the API as an HTTP status.
+static int rp_reply_status(int code) {
+    switch (code) {
+    case RTPUSH_E_MEMORY:
+    case RTPUSH_E_TOPICS:
+    case RTPUSH_E_PATTERNS:
+    case RTPUSH_E_UNAVAILABLE: return 503;
+    case RTPUSH_E_TOO_BIG: return 413;
+    case RTPUSH_E_UNAUTHORIZED: return 401;
+    case RTPUSH_E_FORBIDDEN: return 403;
+    case RTPUSH_E_FULL: return 503;
+    default: return 400;
+    }
+}
+
+static void rp_reply_code(rtpush_hub *hub, rp_conn *c, int code) {
+    int status = rp_reply_status(code);
+    rp_reply_error(hub, c, status, rtpush_strerror(code), status == 503 ? "Retry-After: 1\r\n" : status == 401 ? "WWW-Authenticate: Bearer\r\n" : "");
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>push  the transports: how a reader is opened, told, kept alive and closed  (uses: reply, reader, ws, sse)
+//
+// Five wires over one reader: raw WebSocket, envelope, SSE, SSE with a reader's own
+// spelling, poll. To add a transport: a wire here, a way to ask for it in `route`, its
+// deadlines in `conn` and `clock`, a spelling in `spell` if its bytes can be shared, tests.
+// ============================================================================
+#ifdef RP_SERVER
+// The cursor a new reader is told: where it starts, or, behind a gap, what fits before all that follows (PROTOCOL §2).
+static uint64_t rp_push_first_id(rtpush_hub *hub, const rp_reader *r, const rp_gap *gap) {
+    rp_scan scan;
+    if (!gap->is_told) return rp_reader_cursor(hub, r);
+    rp_scan_begin(&scan, hub, r);
+    const rp_msg *oldest = rp_scan_next(&scan);
+    return oldest && oldest->seq <= gap->to ? oldest->seq - 1 : gap->to;
+}
+
+// Whether a name is presence of a topic, and of which.
+static bool rp_push_is_presence(rtpush_slice name, rtpush_slice *topic) {
+    if (!rp_slice_begins(name, "@presence/") || rp_topic_is_pattern(name)) return false;
+    *topic = rp_slice_from(name, 10);
+    return true;
+}
+
+// {"here":…} as a message of the presence topic, made in hub.body. NULL: no memory.
+static bool rp_push_here(rtpush_hub *hub, rtpush_slice name, uint64_t id, char topic[RP_TOPIC_MAX + 1], rtpush_message *m) {
+    rtpush_slice of = rp_slice_from(name, 10);
+    rp_buf *buf = &hub->server->here;
+    rp_buf_rewind(buf);
+    rp_crowd_here(hub, buf, of);
+    memcpy(topic, name.data, name.size);
+    topic[name.size] = 0;
+    memset(m, 0, sizeof *m);
+    m->topic = topic;
+    m->event = "";
+    m->data = buf->data;
+    m->size = rp_buf_size(buf);
+    m->kind = RTPUSH_JSON;
+    m->seq = id;
+    return !buf->is_broken;
+}
+
+// --- WebSocket ---
+
+static void rp_socket_put(rtpush_hub *hub, rp_conn *c, unsigned opcode, const void *data, size_t size) {
+    rp_buf *own = rp_conn_own(hub, c);
+    if (own) rp_ws_put(&hub->mem, own, opcode, data, size);
+}
+
+static void rp_socket_put_close(rtpush_hub *hub, rp_conn *c, int code, const char *reason) {
+    rp_buf *own = rp_conn_own(hub, c);
+    if (!c->code) c->code = (uint16_t)(code ? code : 1005);
+    if (own) rp_ws_put_close(&hub->mem, own, code, reason);
+}
+
+// The peer broke a rule (RFC 6455 §7.1.7): it is told why, nothing more it sends is looked at.
+static void rp_socket_fail(rtpush_hub *hub, rp_conn *c, int code, const char *reason) {
+    if (!rp_conn_is_live(c)) return;
+    if (c->phase == RP_PHASE_SOCKET) rp_socket_put_close(hub, c, code, reason);
+    rp_inflow_free(hub, c);
+    rp_conn_finish(hub, c);
+}
+
+// We close (RFC 6455 §7.1.2): the peer has close_timeout_ms to answer.
+static void rp_socket_close(rtpush_hub *hub, rp_conn *c, int code, const char *reason) {
+    if (c->phase != RP_PHASE_SOCKET) return;
+    rp_socket_put_close(hub, c, code, reason);
+    if (c->phase != RP_PHASE_SOCKET) return; // no memory: it is gone
+    rp_conn_enter(hub, c, RP_PHASE_CLOSING);
+    rp_conn_leave(hub, c);
+    c->reader.wire = &rp_wire_none;
+    c->since = hub->wheel.now;
+    c->skip = c->inflow ? c->inflow->ws.left : 0;
+    rp_inflow_free(hub, c);
+    rp_conn_arm(hub, c);
+}
+
+static void rp_socket_closing(rtpush_hub *hub, rp_reader *r, enum rp_closing why) {
+    rp_socket_close(hub, rp_conn_of(r), why == RP_CLOSE_SLOW ? 4100 : 1011, why == RP_CLOSE_SLOW ? "slow" : "out of memory");
+}
+
+static bool rp_raw_put(rtpush_hub *hub, rp_reader *r, const rp_msg *m, bool is_replay) {
+    rp_conn *c = rp_conn_of(r);
+    (void)is_replay;
+    if (!rp_conn_has_room(hub, c)) return false;
+    rp_socket_put(hub, c, m->kind == RTPUSH_BINARY ? RP_WS_BINARY : RP_WS_TEXT, rp_msg_data(m), m->size);
+    return rp_conn_is_live(c);
+}
+
+static const rp_wire rp_wire_raw = {"websocket", RTPUSH_WEBSOCKET, RP_RAW, rp_conn_write, rp_raw_put, NULL, NULL, rp_socket_closing, NULL};
+
+// --- the envelope: what the server says (PROTOCOL §3) ---
+
+// A text frame of what is in hub.text.
+static void rp_envelope_send(rtpush_hub *hub, rp_conn *c, const rp_buf *text) {
+    if (text->is_broken) rp_conn_drop(hub, c, 1011);
+    else rp_socket_put(hub, c, RP_WS_TEXT, text->data, rp_buf_size(text));
+}
+
+static void rp_envelope_ref(rtpush_hub *hub, rp_buf *buf, rtpush_slice ref) {
+    if (!ref.size) return;
+    rp_buf_text(&hub->mem, buf, ",\"ref\":");
+    rp_buf_slice_put(&hub->mem, buf, ref);
+}
+
+static void rp_envelope_cursor(rtpush_hub *hub, rp_buf *buf, const char *member, uint64_t seq) {
+    rp_buf_text(&hub->mem, buf, ",\"");
+    rp_buf_text(&hub->mem, buf, member);
+    rp_buf_text(&hub->mem, buf, "\":\"");
+    rp_spell_cursor(hub, buf, seq);
+    rp_buf_text(&hub->mem, buf, "\"");
+}
+
+// member: "id", "cursor", or NULL for neither. Without a ref there is no ack.
+static void rp_envelope_ack(rtpush_hub *hub, rp_conn *c, rtpush_slice ref, const char *member, uint64_t seq) {
+    if (!ref.size) return;
+    rp_buf *buf = rp_hub_text(hub);
+    rp_buf_text(&hub->mem, buf, "{\"type\":\"ack\"");
+    rp_envelope_ref(hub, buf, ref);
+    if (member) rp_envelope_cursor(hub, buf, member, seq);
+    rp_buf_text(&hub->mem, buf, "}");
+    rp_envelope_send(hub, c, buf);
+}
+
+static void rp_envelope_error(rtpush_hub *hub, rp_conn *c, rtpush_slice ref, const char *code, const char *reason) {
+    rp_buf *buf = rp_hub_text(hub);
+    rp_buf_text(&hub->mem, buf, "{\"type\":\"error\"");
+    rp_envelope_ref(hub, buf, ref);
+    rp_buf_text(&hub->mem, buf, ",\"code\":");
+    rp_json_text(&hub->mem, buf, code);
+    rp_buf_text(&hub->mem, buf, ",\"reason\":");
+    rp_json_text(&hub->mem, buf, reason);
+    rp_buf_text(&hub->mem, buf, "}");
+    rp_envelope_send(hub, c, buf);
+}
+
+static void rp_envelope_gap_of(rtpush_hub *hub, rp_conn *c, const rp_gap *gap, const char *topic) {
+    rp_buf *buf = rp_hub_text(hub);
+    rp_buf_text(&hub->mem, buf, "{\"type\":\"gap\",");
+    rp_spell_gap(hub, buf, gap);
+    if (topic) rp_buf_text(&hub->mem, buf, ",\"topic\":"), rp_json_text(&hub->mem, buf, topic);
+    rp_buf_text(&hub->mem, buf, "}");
+    rp_envelope_send(hub, c, buf);
+}
+
+static void rp_envelope_gap(rtpush_hub *hub, rp_reader *r, const rp_gap *gap) { rp_envelope_gap_of(hub, rp_conn_of(r), gap, NULL); }
+
+static void rp_envelope_message(rtpush_hub *hub, rp_conn *c, const rtpush_message *m, bool is_replay) {
+    rp_buf *buf = rp_hub_text(hub);
+    rp_spell_envelope(hub, buf, m, is_replay);
+    rp_envelope_send(hub, c, buf);
+}
+
+static bool rp_envelope_put(rtpush_hub *hub, rp_reader *r, const rp_msg *m, bool is_replay) {
+    rp_conn *c = rp_conn_of(r);
+    rtpush_message view = rp_msg_view(m, 0, 0);
+    if (!rp_conn_has_room(hub, c)) return false;
+    rp_envelope_message(hub, c, &view, is_replay);
+    return rp_conn_is_live(c);
+}
+
+static void rp_envelope_replayed(rtpush_hub *hub, rp_reader *r, const rp_replay *replay) {
+    rp_envelope_ack(hub, rp_conn_of(r), rp_slice(replay + 1, replay->size), "cursor", replay->mark);
+}
+
+static const rp_wire rp_wire_envelope = {"envelope",      RTPUSH_ENVELOPE,   RP_ENVELOPE,         rp_conn_write, rp_envelope_put, NULL,
+                                         rp_envelope_gap, rp_socket_closing, rp_envelope_replayed};
+
+static void rp_envelope_hello(rtpush_hub *hub, rp_conn *c, const rp_gap *gap) {
+    rp_buf *buf = rp_hub_text(hub);
+    rp_buf_text(&hub->mem, buf, "{\"type\":\"hello\"");
+    if (gap->is_told) rp_buf_text(&hub->mem, buf, ",\"cursor\":"), rp_json_text(&hub->mem, buf, gap->from);
+    else rp_envelope_cursor(hub, buf, "cursor", rp_reader_cursor(hub, &c->reader));
+    rp_buf_text(&hub->mem, buf, ",\"heartbeat\":");
+    rp_buf_number(&hub->mem, buf, (uint64_t)RP_MAX(hub->desc.heartbeat_ms, (int64_t)0));
+    rp_buf_text(&hub->mem, buf, "}");
+    rp_envelope_send(hub, c, buf);
+}
+
+// --- SSE ---
+
+// What is in hub.text, as a chunk of the stream, or as it is for HTTP/1.0.
+static void rp_event_send(rtpush_hub *hub, rp_conn *c, const rp_buf *text) {
+    rp_buf *own = rp_conn_own(hub, c);
+    if (!own) return;
+    if (text->is_broken) rp_conn_drop(hub, c, 1011);
+    else if (c->is_http11) rp_chunk_put(&hub->mem, own, text->data, rp_buf_size(text));
+    else rp_buf_put(&hub->mem, own, text->data, rp_buf_size(text));
+}
+
+static void rp_event_id(rtpush_hub *hub, rp_buf *buf, uint64_t seq) {
+    rp_buf_text(&hub->mem, buf, "id: ");
+    rp_spell_cursor(hub, buf, seq);
+    rp_buf_text(&hub->mem, buf, "\n");
+}
+
+static void rp_event_gap_text(rtpush_hub *hub, rp_buf *buf, const rp_gap *gap, uint64_t id) {
+    rp_event_id(hub, buf, id);
+    rp_buf_text(&hub->mem, buf, "event: gap\ndata: {");
+    rp_spell_gap(hub, buf, gap);
+    rp_buf_text(&hub->mem, buf, "}\n\n");
+}
+
+static void rp_event_gap(rtpush_hub *hub, rp_reader *r, const rp_gap *gap) {
+    uint64_t id = rp_push_first_id(hub, r, gap);
+    rp_buf *buf = rp_hub_text(hub);
+    rp_event_gap_text(hub, buf, gap, id);
+    rp_event_send(hub, rp_conn_of(r), buf);
+}
+
+static const char *rp_event_other(const rp_conn *c, const char *topic) { return c->names_topics && strcmp(topic, "gap") ? topic : NULL; }
+
+static bool rp_event_put(rtpush_hub *hub, rp_reader *r, const rp_msg *m, bool is_replay) {
+    rp_conn *c = rp_conn_of(r);
+    rtpush_message view = rp_msg_view(m, 0, 0);
+    if (!rp_conn_has_room(hub, c)) return false;
+    rp_buf *buf = rp_hub_text(hub);
+    rp_spell_event(hub, buf, &view, rp_event_other(c, view.topic), is_replay);
+    rp_event_send(hub, c, buf);
+    return rp_conn_is_live(c);
+}
+
+// The end of a stream that was chunked is a last chunk: the client knows that it is whole.
+static void rp_event_end(rtpush_hub *hub, rp_conn *c) {
+    if (c->phase != RP_PHASE_STREAM) return;
+    if (c->is_http11) rp_conn_put(hub, c, rp_slice("0\r\n\r\n", 5));
+    rp_conn_finish(hub, c);
+}
+
+static void rp_event_closing(rtpush_hub *hub, rp_reader *r, enum rp_closing why) {
+    if (!rp_conn_of(r)->code) rp_conn_of(r)->code = why == RP_CLOSE_SLOW ? 4100 : 1011;
+    rp_event_end(hub, rp_conn_of(r));
+}
+
+static const rp_wire rp_wire_event = {"sse", RTPUSH_SSE, RP_EVENT, rp_conn_write, rp_event_put, NULL, rp_event_gap, rp_event_closing, NULL};
+// For HTTP/1.0 (no chunks) and ?events=topic: spelled for this reader alone.
+static const rp_wire rp_wire_event_own = {"sse", RTPUSH_SSE, -1, rp_conn_write, rp_event_put, NULL, rp_event_gap, rp_event_closing, NULL};
+
+// `retry:` with up to 20 % jitter, so that a server's readers do not come back as one.
+static uint64_t rp_event_retry(rtpush_hub *hub) {
+    uint32_t bits = 0;
+    uint64_t ms = (uint64_t)hub->desc.sse_retry_ms;
+    if (hub->sys.random(hub->sys.user, &bits, sizeof bits)) bits = 0;
+    return ms + ms / 5 * (bits % 1000) / 1000;
+}
+
+static void rp_event_retry_text(rtpush_hub *hub, rp_buf *buf, uint64_t ms) {
+    rp_buf_text(&hub->mem, buf, "retry: ");
+    rp_buf_number(&hub->mem, buf, ms);
+    rp_buf_text(&hub->mem, buf, "\n");
+}
+
+// The first bytes: they make a proxy pass the head on, and set the browser's Last-Event-ID.
+static void rp_event_hello(rtpush_hub *hub, rp_conn *c, const rp_gap *gap) {
+    uint64_t id = rp_push_first_id(hub, &c->reader, gap);
+    rp_buf *buf = rp_hub_text(hub);
+    rp_event_retry_text(hub, buf, rp_event_retry(hub));
+    rp_buf_text(&hub->mem, buf, ": rtpush\n");
+    if (!gap->is_told) rp_event_id(hub, buf, id);
+    rp_buf_text(&hub->mem, buf, "\n");
+    if (gap->is_told) rp_event_gap_text(hub, buf, gap, id);
+    rp_event_send(hub, c, buf);
+}
+
+// --- who is there, to a new reader of presence ---
+
+static void rp_push_presence(rtpush_hub *hub, rp_conn *c, rtpush_slice name, uint64_t id) {
+    char topic[RP_TOPIC_MAX + 1];
+    rtpush_message m;
+    if (!rp_push_here(hub, name, id, topic, &m)) { rp_conn_drop(hub, c, 1011); return; }
+    if (c->reader.wire == &rp_wire_raw) {
+        rp_socket_put(hub, c, RP_WS_TEXT, m.data, m.size);
+    } else if (c->reader.wire == &rp_wire_envelope) {
+        rp_envelope_message(hub, c, &m, false);
+    } else {
+        rp_buf *buf = rp_hub_text(hub);
+        rp_spell_event(hub, buf, &m, rp_event_other(c, topic), false);
+        rp_event_send(hub, c, buf);
+    }
+}
+
+// To each presence topic among a new reader's.
+static void rp_push_presences(rtpush_hub *hub, rp_conn *c, uint64_t id) {
+    rtpush_slice topic;
+    for (uint16_t i = 0; i < c->reader.count && rp_conn_is_live(c); i++) {
+        rtpush_slice name = rp_source_name(c->reader.subs[i].source);
+        if (rp_push_is_presence(name, &topic)) rp_push_presence(hub, c, name, id);
+    }
+}
+
+// --- polls ---
+
+enum { RP_POLL_MESSAGES = 1000, RP_POLL_BYTES = 1048576 };
+
+typedef struct rp_poll_answer {
+    const rp_gap *gap;     // NULL: none
+    int64_t reconnect_ms;  // -1: not asked to
+    bool has_here;         // presence topics say who is there
+    uint32_t messages;
+    bool has_more;
+    uint64_t cursor;
+} rp_poll_answer;
+
+static void rp_poll_item(rtpush_hub *hub, rp_poll_answer *answer, const void *data, size_t size) {
+    if (answer->messages++) rp_buf_text(&hub->mem, &hub->server->body, ",");
+    rp_buf_put(&hub->mem, &hub->server->body, data, size);
+}
+
+static void rp_poll_heres(rtpush_hub *hub, rp_conn *c, rp_poll_answer *answer, uint64_t id) {
+    char name[RP_TOPIC_MAX + 1];
+    rtpush_slice topic;
+    rtpush_message m;
+    for (uint16_t i = 0; i < c->reader.count; i++) {
+        if (!rp_push_is_presence(rp_source_name(c->reader.subs[i].source), &topic)) continue;
+        if (!rp_push_here(hub, rp_source_name(c->reader.subs[i].source), id, name, &m)) hub->server->body.is_broken = true;
+        rp_buf *buf = rp_hub_text(hub);
+        rp_buf_text(&hub->mem, buf, "{");
+        rp_spell_members(hub, buf, &m);
+        rp_buf_text(&hub->mem, buf, "}");
+        rp_poll_item(hub, answer, buf->data, rp_buf_size(buf));
+    }
+}
+
+// Puts all that the reader is behind on, within one answer's bounds, into server.body.
+static void rp_poll_items(rtpush_hub *hub, rp_conn *c, rp_poll_answer *answer) {
+    rp_reader *r = &c->reader;
+    rp_scan scan;
+    rp_msg *m, *last = NULL;
+    rp_buf *body = &hub->server->body;
+    rp_buf_rewind(body);
+    if (answer->has_here) rp_poll_heres(hub, c, answer, rp_reader_cursor(hub, r));
+    rp_scan_begin(&scan, hub, r);
+    while ((m = rp_scan_next(&scan)) != NULL) {
+        answer->has_more = answer->messages >= RP_POLL_MESSAGES || rp_buf_size(body) >= RP_POLL_BYTES;
+        if (answer->has_more) break;
+        if (!rp_spell(hub, m, RP_ITEM)) { body->is_broken = true; break; }
+        rp_poll_item(hub, answer, rp_piece_iov(&m->as[RP_ITEM]).base, m->as[RP_ITEM].size);
+        rp_reader_took(hub, r, m, true);
+        last = m;
+    }
+    if (!answer->has_more) rp_reader_level(hub, r);
+    answer->cursor = answer->has_more ? last->seq : RP_MAX(hub->log.head, r->ahead);
+}
+
+// The body around the items, into hub.text.
+static void rp_poll_body(rtpush_hub *hub, const rp_poll_answer *answer) {
+    rp_buf *buf = rp_hub_text(hub);
+    rp_mem *mem = &hub->mem;
+    rp_buf_text(mem, buf, "{\"cursor\":\"");
+    rp_spell_cursor(hub, buf, answer->cursor);
+    rp_buf_text(mem, buf, "\"");
+    if (answer->gap && answer->gap->is_told) {
+        rp_buf_text(mem, buf, ",\"gap\":{");
+        rp_spell_gap(hub, buf, answer->gap);
+        rp_buf_text(mem, buf, "}");
+    }
+    if (answer->has_more) rp_buf_text(mem, buf, ",\"more\":true");
+    if (answer->reconnect_ms >= 0) {
+        rp_buf_text(mem, buf, ",\"reconnect\":");
+        rp_buf_number(mem, buf, (uint64_t)answer->reconnect_ms);
+    }
+    rp_buf_text(mem, buf, ",\"messages\":[");
+    rp_buf_slice_put(mem, buf, rp_buf_slice(&hub->server->body));
+    rp_buf_text(mem, buf, "]}\n");
+    buf->is_broken |= hub->server->body.is_broken;
+}
+
+static void rp_poll_extra(rtpush_hub *hub, char extra[96], uint64_t cursor) {
+    char text[RP_CURSOR_MAX];
+    snprintf(extra, 96, "Cache-Control: no-store\r\nETag: \"%s\"\r\n", rp_hub_cursor(hub, text, cursor));
+}
+
+static void rp_server_forget_answer(rtpush_hub *hub) {
+    rp_piece_drop(&hub->log, &hub->server->answer);
+    hub->server->answer_source = NULL;
+}
+
+// Everybody who is level at a topic gets the same answer in this circle: head and body in one block.
+static bool rp_poll_is_shared(const rp_conn *c) {
+    const rp_reader *r = &c->reader;
+    return r->count == 1 && !r->subs[0].source->is_pattern && c->is_http11 && c->keeps && !c->origin && rp_sub_entry(r->subs)->pos >= r->began && !r->rest.block;
+}
+
+static bool rp_poll_share(rtpush_hub *hub, rp_conn *c, const rp_poll_answer *answer, const rp_source *s, uint64_t pos) {
+    char extra[96];
+    rp_server *server = hub->server;
+    rp_server_forget_answer(hub);
+    rp_poll_extra(hub, extra, answer->cursor);
+    rp_buf *head = &server->here;
+    rp_buf_rewind(head);
+    rp_reply_head(hub, c, head, 200, "application/json", rp_slice_of(extra), (int64_t)rp_buf_size(&hub->text));
+    size_t head_size = rp_buf_size(head), size = head_size + rp_buf_size(&hub->text);
+    rp_block *block = head->is_broken ? NULL : rp_block_new(&hub->log, size);
+    if (!block) return false;
+    memcpy(rp_block_bytes(block), head->data, head_size);
+    memcpy(rp_block_bytes(block) + head_size, hub->text.data, rp_buf_size(&hub->text));
+    server->answer = rp_piece_of(block, 0, size);
+    server->answer_source = s;
+    server->answer_pos = pos;
+    server->answer_last = s->last;
+    server->answer_messages = answer->messages;
+    return true;
+}
+
+// Ends the poll: the request is answered, the reader leaves.
+static void rp_poll_end(rtpush_hub *hub, rp_conn *c) {
+    c->code = 1000;
+    rp_conn_leave(hub, c);
+    c->code = 0;
+    c->due = 0;
+    c->reader.wire = &rp_wire_none;
+    rp_reply_done(hub, c);
+}
+
+static void rp_poll_send_shared(rtpush_hub *hub, rp_conn *c) {
+    rp_reader *r = &c->reader;
+    r->rest = hub->server->answer;
+    r->rest.block->refs++;
+    rp_poll_end(hub, c);
+    rp_conn_write(hub, r, NULL, 0, 0);
+}
+
+// Answers with what there is; is_due: also with nothing.
+static void rp_poll_reply(rtpush_hub *hub, rp_conn *c, rp_poll_answer *answer, bool is_due) {
+    char extra[96];
+    rp_reader *r = &c->reader;
+    bool is_shared = rp_poll_is_shared(c) && !answer->has_here && answer->reconnect_ms < 0 && !(answer->gap && answer->gap->is_told);
+    const rp_source *s = r->count ? r->subs[0].source : NULL;
+    uint64_t pos = s ? rp_sub_entry(r->subs)->pos : 0;
+    rp_server *server = hub->server;
+    if (is_shared && server->answer_source == s && server->answer_pos == pos && server->answer_last == s->last) {
+        rp_sub_entry(r->subs)->done += server->answer_messages;
+        hub->stats.delivered += server->answer_messages;
+        rp_poll_send_shared(hub, c);
+        return;
+    }
+    rp_poll_items(hub, c, answer);
+    if (!answer->messages && !is_due) return; // nothing for it: it waits on
+    rp_poll_body(hub, answer);
+    if (hub->text.is_broken) { rp_conn_drop(hub, c, 1011); return; }
+    if (is_shared && answer->messages && rp_poll_share(hub, c, answer, s, pos)) { rp_poll_send_shared(hub, c); return; }
+    rp_poll_extra(hub, extra, answer->cursor);
+    rp_buf *own = rp_conn_own(hub, c);
+    if (!own) return;
+    rp_reply_head(hub, c, own, 200, "application/json", rp_slice_of(extra), (int64_t)rp_buf_size(&hub->text));
+    if (!c->is_head) rp_buf_slice_put(&hub->mem, own, rp_buf_slice(&hub->text));
+    rp_poll_end(hub, c);
+}
+
+static void rp_poll_answer_init(rp_poll_answer *answer, const rp_gap *gap) {
+    memset(answer, 0, sizeof *answer);
+    answer->gap = gap;
+    answer->reconnect_ms = -1;
+}
+
+// A parked poll's turn: its policy when it lost something is to be told.
+static void rp_poll_turn(rtpush_hub *hub, rp_reader *r) {
+    rp_poll_answer answer;
+    rp_gap gap;
+    memset(&gap, 0, sizeof gap);
+    const rp_source *gone = rp_reader_gone(r);
+    if (gone) {
+        gap.is_told = true;
+        gap.reason = "evicted";
+        gap.to = gone->evicted;
+        rp_cursor_write(gap.from, hub->log.epoch, rp_reader_cursor(hub, r));
+        hub->stats.gaps++;
+    }
+    rp_poll_answer_init(&answer, &gap);
+    if (gone || rp_reader_is_behind(r)) rp_poll_reply(hub, rp_conn_of(r), &answer, gone != NULL);
+    else rp_conn_write(hub, r, NULL, 0, 0);
+}
+
+static void rp_poll_closing(rtpush_hub *hub, rp_reader *r, enum rp_closing why) {
+    (void)why;
+    rp_conn_drop(hub, rp_conn_of(r), 1011);
+}
+
+static const rp_wire rp_wire_poll = {"poll", RTPUSH_LONG_POLL, RP_ITEM, rp_conn_write, NULL, rp_poll_turn, NULL, rp_poll_closing, NULL};
+
+// --- closing, whatever the transport ---
+
+static void rp_push_close(rtpush_hub *hub, rp_conn *c, int code, const char *reason) {
+    rp_poll_answer answer;
+    c->code = (uint16_t)code;
+    switch ((enum rp_phase)c->phase) {
+    case RP_PHASE_SOCKET: rp_socket_close(hub, c, code, reason); break;
+    case RP_PHASE_STREAM: rp_event_end(hub, c); break;
+    case RP_PHASE_PARKED:
+        c->keeps = false;
+        rp_poll_answer_init(&answer, NULL);
+        rp_poll_reply(hub, c, &answer, true);
+        break;
+    default: break;
+    }
+}
+
+// --- heartbeats ---
+
+static void rp_push_heartbeat(rtpush_hub *hub, rp_conn *c) {
+    c->beat = hub->wheel.now;
+    if (c->reader.is_blocked) return; // stall_ms decides about it
+    if (c->phase == RP_PHASE_SOCKET) {
+        if (c->reader.wire == &rp_wire_envelope && !c->is_unknown) {
+            rp_buf *buf = rp_hub_text(hub);
+            rp_buf_text(&hub->mem, buf, "{\"type\":\"heartbeat\"");
+            rp_envelope_cursor(hub, buf, "cursor", rp_reader_cursor(hub, &c->reader));
+            rp_buf_text(&hub->mem, buf, "}");
+            rp_envelope_send(hub, c, buf);
+        }
+        if (!rp_conn_is_live(c)) return;
+        rp_socket_put(hub, c, RP_WS_PING, NULL, 0);
+        c->awaits_pong = true;
+    } else if (c->phase == RP_PHASE_STREAM) {
+        rp_buf *buf = rp_hub_text(hub);
+        rp_buf_text(&hub->mem, buf, ": heartbeat\n");
+        if (!rp_reader_is_behind(&c->reader)) rp_event_id(hub, buf, RP_MAX(hub->log.head, c->reader.ahead));
+        rp_buf_text(&hub->mem, buf, "\n");
+        rp_event_send(hub, c, buf);
+    }
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>open  a reader begins: which topics, whose session, from where  (uses: push, auth, publish)
+//
+// What a request's target asks for is read here, once for all transports: the topics of
+// the path and of ?topic=, ?session=, where to start. Then subscriptions, placing them and
+// the verdict about what is lost are one step of the loop.
+// ============================================================================
+#ifdef RP_SERVER
+struct rtpush_request {
+    rtpush_hub *hub;
+    rp_conn *conn;
+    const rtpush_head *head;
+    rtpush_slice body, path; // path: decoded
+    bool is_answered;
+    rtpush_login login;
+};
+
+// The next parameter of a query, as sent.
+static bool rp_query_next(rtpush_slice *rest, rtpush_slice *name, rtpush_slice *value) {
+    rtpush_slice part;
+    while (rp_slice_next(rest, '&', &part)) {
+        if (!part.size) continue;
+        rp_slice_next(&part, '=', name);
+        *value = part.data ? part : rp_slice("", 0);
+        return true;
+    }
+    return false;
+}
+
+// The first parameter of that name, decoded and NUL-terminated. -1: none; -2: it does not decode or fit.
+static ptrdiff_t rp_query_find(rtpush_slice query, const char *wanted, char *out, size_t cap) {
+    rtpush_slice name, value;
+    size_t size;
+    while (rp_query_next(&query, &name, &value)) {
+        if (name.size != strlen(wanted) || memcmp(name.data, wanted, name.size)) continue;
+        if (value.size >= cap || !rp_http_decode(out, &size, value, true)) return -2;
+        out[size] = 0;
+        return (ptrdiff_t)size;
+    }
+    return -1;
+}
+
+static bool rp_session_key_is_good(rtpush_slice key) {
+    if (key.size < 16 || key.size > 64) return false;
+    for (size_t i = 0; i < key.size; i++) {
+        char c = key.data[i];
+        bool is_good = (c >= '0' && c <= '9') || (rp_lower(c) >= 'a' && rp_lower(c) <= 'z') || c == '_' || c == '-';
+        if (!is_good) return false;
+    }
+    return true;
+}
+
+// Decodes one topic name behind the others in server.names. NULL, or what is wrong with it.
+static const char *rp_names_add(rtpush_hub *hub, size_t *used, rtpush_slice encoded, bool is_query, bool allow_wild) {
+    rp_server *server = hub->server;
+    char *at = server->names_text + *used;
+    size_t size;
+    if (server->name_count == (uint64_t)hub->desc.session_topics_max) return "too many topics (session_topics_max)";
+    if (!rp_http_decode(at, &size, encoded, is_query)) return "a bad percent-escape in a topic's name";
+    if (!rtpush_is_topic(at, size, allow_wild)) return "not a topic's name";
+    server->names[server->name_count++] = rp_slice(at, size);
+    *used += size;
+    return NULL;
+}
+
+// All the topics that a target names: behind the mount, and by ?topic=.
+static const char *rp_names_read(rtpush_hub *hub, rtpush_slice path, rtpush_slice query, bool allow_wild) {
+    rtpush_slice rest = rp_slice_from(path, strlen(hub->desc.mount)), name, value;
+    const char *wrong = NULL;
+    size_t used = 0;
+    hub->server->name_count = 0;
+    if (rest.size > 1) wrong = rp_names_add(hub, &used, rp_slice_from(rest, 1), false, allow_wild);
+    while (!wrong && rp_query_next(&query, &name, &value))
+        if (name.size == 5 && !memcmp(name.data, "topic", 5)) wrong = rp_names_add(hub, &used, value, true, allow_wild);
+    return wrong;
+}
+
+// An entity tag's inside (RFC 9110 §8.8.3).
+static rtpush_slice rp_etag_inside(rtpush_slice tag) {
+    if (rp_slice_begins(tag, "W/")) tag = rp_slice_from(tag, 2);
+    if (tag.size >= 2 && tag.data[0] == '"' && tag.data[tag.size - 1] == '"') tag = rp_slice(tag.data + 1, tag.size - 2);
+    return tag;
+}
+
+// Where a request starts (PROTOCOL §2). false: a bad value in the query. *by_tag: If-None-Match said it.
+static bool rp_start_read(const rtpush_head *head, bool is_poll, rp_start *start, bool *by_tag) {
+    static const char *const names[] = {"last_event_id", "since"};
+    char text[40];
+    *by_tag = false;
+    *start = rp_start_parse(rp_http_header(head, "last-event-id"));
+    for (unsigned i = 0; i < 2 && start->kind == RP_START_NONE; i++) {
+        ptrdiff_t size = rp_query_find(head->query, names[i], text, sizeof text);
+        if (size >= 0) *start = rp_start_parse(rp_slice(text, (size_t)size));
+        if (size == -2 || start->kind == RP_START_BAD) return false;
+    }
+    if (start->kind != RP_START_NONE || !is_poll) return true;
+    *start = rp_start_parse(rp_etag_inside(rp_http_header(head, "if-none-match")));
+    *by_tag = start->kind != RP_START_NONE;
+    return true;
+}
+
+static void rp_conn_attach(rtpush_hub *hub, rp_conn *c, rp_session *session, int transport) {
+    c->session = session;
+    c->next_in_session = session->conns;
+    session->conns = c;
+    session->transport = (uint8_t)transport;
+    rp_timer_stop(&hub->wheel, &session->linger);
+}
+
+// Subscribes the connection to server.names as this session's reader. 0, or a code and it reads nothing.
+static int rp_open_reader(rtpush_hub *hub, rp_conn *c, const rp_wire *wire, const rtpush_login *login, rtpush_slice key,
+                          const rp_start *start, rp_gap *gap) {
+    rp_reader *r = &c->reader;
+    rp_server *server = hub->server;
+    uint64_t expires = login->expires_ms > 0 ? hub->wheel.now + (uint64_t)login->expires_ms : 0;
+    rp_session *session = rp_session_get(hub, login->identity, key, expires);
+    int code = RTPUSH_OK;
+    if (!session) return RTPUSH_E_MEMORY;
+    r->wire = wire;
+    r->told = r->began = r->ahead = 0;
+    r->last_n = 0;
+    r->is_level = true;
+    rp_conn_attach(hub, c, session, wire->transport);
+    for (uint32_t i = 0; i < server->name_count && !code; i++) {
+        rp_source *s = rp_hub_source(hub, server->names[i], &code);
+        if (!s) break;
+        if (!rp_reader_add(hub, r, s, hub->log.head)) { rp_source_release(hub, s); code = RTPUSH_E_MEMORY; }
+        else if (!s->is_pattern && rp_source_topic(s)->has_presence) rp_session_attend(hub, session, server->names[i]);
+    }
+    if (code) {
+        rp_conn_leave(hub, c);
+        r->wire = &rp_wire_none;
+        return code;
+    }
+    rp_reader_start(hub, r, start, gap);
+    if (gap->is_told) hub->stats.gaps++;
+    if (r->ahead) c->due = hub->wheel.now + 5000; // PROTOCOL §2: so long a node may take to catch up
+    if (server->is_draining) c->drain_at = hub->wheel.now + 1, c->drain_ms = (uint32_t)(server->drain_spread / 2);
+    return RTPUSH_OK;
+}
+
+// What a late subscription has lost, told in the way of the transport.
+static void rp_open_gap(rtpush_hub *hub, rp_conn *c, const rp_gap *gap, const char *topic) {
+    hub->stats.gaps++;
+    if (c->reader.wire == &rp_wire_envelope) {
+        rp_envelope_gap_of(hub, c, gap, topic);
+    } else if (c->phase == RP_PHASE_STREAM) {
+        rp_buf *buf = rp_hub_text(hub);
+        rp_event_gap_text(hub, buf, gap, rp_reader_cursor(hub, &c->reader)); // it moves nothing
+        rp_event_send(hub, c, buf);
+    } else {
+        rp_socket_close(hub, c, 4100, "gap");
+    }
+}
+
+// A subscription on a connection under way. 0 or a code.
+static int rp_open_join(rtpush_hub *hub, rp_conn *c, rtpush_slice name, const rp_start *start, rtpush_slice ref) {
+    rp_reader *r = &c->reader;
+    rp_replay *replay;
+    rp_gap gap;
+    rtpush_slice topic;
+    char text[RP_TOPIC_MAX + 1];
+    int code = RTPUSH_OK;
+    if (r->count >= (uint64_t)hub->desc.session_topics_max) return RTPUSH_E_SUBSCRIPTIONS;
+    rp_source *s = rp_hub_source(hub, name, &code);
+    if (!s) return code;
+    memcpy(text, name.data, name.size);
+    text[name.size] = 0;
+    if ((code = rp_reader_join(hub, r, s, start, ref.size, &gap, &replay)) != RTPUSH_OK) { rp_source_release(hub, s); return code; }
+    if (replay && ref.size) memcpy(replay + 1, ref.data, ref.size);
+    if (r->ahead && !c->due) c->due = hub->wheel.now + 5000, rp_conn_arm(hub, c);
+    if (!s->is_pattern && rp_source_topic(s)->has_presence && c->session) rp_session_attend(hub, c->session, name);
+    if (gap.is_told) rp_open_gap(hub, c, &gap, text);
+    if (rp_conn_is_live(c) && rp_push_is_presence(name, &topic)) rp_push_presence(hub, c, name, rp_reader_cursor(hub, r));
+    if (!replay && c->reader.wire == &rp_wire_envelope) rp_envelope_ack(hub, c, ref, "cursor", rp_sub_entry(rp_reader_sub(r, s))->pos);
+    return RTPUSH_OK;
+}
+
+static rp_sub *rp_conn_sub(rtpush_hub *hub, rp_conn *c, rtpush_slice name) {
+    rp_source *s = rp_hub_find(hub, name, rp_hub_hash(hub, name));
+    return s ? rp_reader_sub(&c->reader, s) : NULL;
+}
+
+static void rp_conn_unsubscribe(rtpush_hub *hub, rp_conn *c, rtpush_slice name) {
+    rp_sub *sub = rp_conn_sub(hub, c, name);
+    if (!sub) return;
+    if (c->session) rp_session_unattend(hub, c->session, name);
+    rp_reader_part_from(hub, &c->reader, sub);
+}
+
+// A cursor that this log did not reach in time was of another epoch.
+static void rp_open_give_up_ahead(rtpush_hub *hub, rp_conn *c, rp_gap *gap) {
+    rp_reader *r = &c->reader;
+    rp_start start;
+    memset(&start, 0, sizeof start);
+    start.kind = RP_START_CURSOR;
+    start.seq = r->ahead;
+    memcpy(start.epoch, "--------", 8); // no epoch is spelled so
+    rp_reader_start(hub, r, &start, gap);
+    rp_cursor_write(gap->from, hub->log.epoch, start.seq);
+    r->ahead = 0;
+    hub->stats.gaps++;
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>envelope  what an rtpush.v1 client says  (uses: open, json)
+//
+// JSON text frames (PROTOCOL §3). Strings are decoded in place: the text is ours. What is
+// wrong with one is told in an `error`, and the connection lives.
+// ============================================================================
+#ifdef RP_SERVER
+// The members of what was said, as they stand in its text.
+typedef struct rp_said {
+    rtpush_slice type, topic, event, data, since, key, ref, token, encoding, ephemeral;
+} rp_said;
+
+static void rp_said_read(rp_said *said, rtpush_slice text) {
+    static const struct { const char *name; size_t at; } members[] = {
+        {"type", offsetof(rp_said, type)}, {"topic", offsetof(rp_said, topic)}, {"event", offsetof(rp_said, event)},
+        {"data", offsetof(rp_said, data)}, {"since", offsetof(rp_said, since)}, {"key", offsetof(rp_said, key)},
+        {"ref", offsetof(rp_said, ref)}, {"token", offsetof(rp_said, token)}, {"encoding", offsetof(rp_said, encoding)},
+        {"ephemeral", offsetof(rp_said, ephemeral)}};
+    rtpush_slice name, value;
+    memset(said, 0, sizeof *said);
+    while (rp_json_member(&text, &name, &value))
+        for (size_t i = 0; i < RP_COUNT(members); i++)
+            if (name.size == strlen(members[i].name) && !memcmp(name.data, members[i].name, name.size))
+                memcpy((char *)said + members[i].at, &value, sizeof value);
+}
+
+// A string's value, decoded where it stands in `base` and NUL-terminated (over its closing quote). NULL: not a string.
+static char *rp_said_string(char *base, const char *origin, rtpush_slice value, size_t *size) {
+    if (!value.size || *value.data != '"') return NULL;
+    char *at = base + (value.data - origin) + 1;
+    *size = rp_json_unescape(at, rp_slice(at, value.size - 2));
+    at[*size] = 0;
+    return at;
+}
+
+// A name: a string without a NUL. false: neither that nor, where it may be, left out.
+static bool rp_said_name(char *base, rtpush_slice value, const char **name, bool may_miss) {
+    size_t size = 0;
+    *name = NULL;
+    if (!value.size || rp_slice_is(value, "null")) return may_miss;
+    *name = rp_said_string(base, base, value, &size);
+    return *name && strlen(*name) == size;
+}
+
+typedef struct rp_owed_ack {
+    uint64_t conn;
+    size_t ref_size; // the ref follows
+} rp_owed_ack;
+
+static void rp_envelope_published(rtpush_hub *hub, uint64_t ticket, uint64_t seq, int code, void *user) {
+    rp_owed_ack *owed = (rp_owed_ack *)user;
+    rtpush_slice ref = rp_slice(owed + 1, owed->ref_size);
+    rp_conn *c = hub->server ? (rp_conn *)rp_slab_find(&hub->server->conns, owed->conn) : NULL;
+    (void)ticket;
+    if (c && c->phase == RP_PHASE_SOCKET) {
+        if (code) rp_envelope_error(hub, c, ref, rp_http_error_code(rp_reply_status(code)), rtpush_strerror(code));
+        else rp_envelope_ack(hub, c, ref, "id", seq);
+    }
+    rp_mem_free(&hub->mem, owed);
+}
+
+static void rp_envelope_refuse(rtpush_hub *hub, rp_conn *c, rtpush_slice ref, int code) {
+    rp_envelope_error(hub, c, ref, rp_http_error_code(rp_reply_status(code)), rtpush_strerror(code));
+}
+
+// Publishes what a client asked for, after on_publish has seen it. 0: `done` is or will be called.
+static int rp_push_publish(rtpush_hub *hub, rp_session *from, rtpush_publication *what) {
+    rtpush_publication asked = *what;
+    int code = RTPUSH_OK;
+    if (hub->desc.on_publish) code = hub->desc.on_publish(hub, rp_session_handle(from), what, hub->desc.user);
+    if (code) return code;
+    what->done = asked.done; // the answer goes to who asked, whatever the hook changed
+    what->done_user = asked.done_user;
+    return rp_publish(hub, what, NULL);
+}
+
+static int rp_envelope_data(char *base, const rp_said *said, rtpush_publication *what) {
+    size_t size = 0;
+    if (!said->data.size) return RTPUSH_E_ARGUMENT;
+    what->kind = RTPUSH_JSON;
+    what->data = said->data.data;
+    what->size = said->data.size;
+    char *text = rp_said_string(base, base, said->data, &size);
+    if (text) {
+        what->kind = RTPUSH_TEXT;
+        what->data = text;
+        what->size = size;
+    }
+    if (!said->encoding.size || rp_slice_is(said->encoding, "null")) return RTPUSH_OK;
+    ptrdiff_t n = text && rp_slice_is(said->encoding, "\"base64\"") ? rp_base64_read(text, text, size) : -1;
+    what->kind = RTPUSH_BINARY;
+    what->size = (size_t)n;
+    return n < 0 ? RTPUSH_E_ARGUMENT : RTPUSH_OK;
+}
+
+static void rp_envelope_publish(rtpush_hub *hub, rp_conn *c, char *base, const rp_said *said) {
+    rtpush_publication what;
+    memset(&what, 0, sizeof what);
+    if (!rp_said_name(base, said->topic, &what.topic, false) || !rtpush_is_topic(what.topic, strlen(what.topic), false)) {
+        rp_envelope_refuse(hub, c, said->ref, RTPUSH_E_TOPIC);
+        return;
+    }
+    const char *identity = rp_session_identity(c->session);
+    int code = rp_auth_may(hub, identity, RTPUSH_VERB_PUBLISH, rp_slice_of(what.topic)) ? RTPUSH_OK : RTPUSH_E_FORBIDDEN;
+    if (!code && !rp_said_name(base, said->event, &what.event, true)) code = RTPUSH_E_EVENT;
+    if (!code && !rp_said_name(base, said->key, &what.key, true)) code = RTPUSH_E_ARGUMENT;
+    if (!code) code = rp_envelope_data(base, said, &what);
+    what.identity = identity;
+    what.ephemeral = rp_slice_is(said->ephemeral, "true");
+    rp_owed_ack *owed = code ? NULL : (rp_owed_ack *)rp_mem_get(&hub->mem, sizeof *owed + said->ref.size);
+    if (!code && !owed) code = RTPUSH_E_MEMORY;
+    if (owed) {
+        owed->conn = rp_conn_tag(c);
+        owed->ref_size = said->ref.size;
+        if (said->ref.size) memcpy(owed + 1, said->ref.data, said->ref.size);
+        what.done = rp_envelope_published;
+        what.done_user = owed;
+        code = rp_push_publish(hub, c->session, &what);
+    }
+    if (!code) return;
+    rp_mem_free(&hub->mem, owed);
+    rp_envelope_refuse(hub, c, said->ref, code);
+}
+
+// `since` as a string or a number.
+static bool rp_envelope_since(char *base, rtpush_slice value, rp_start *start) {
+    size_t size = 0;
+    if (rp_slice_is(value, "null")) value = rp_slice(NULL, 0);
+    const char *text = rp_said_string(base, base, value, &size);
+    *start = rp_start_parse(text ? rp_slice(text, size) : value);
+    bool is_number = value.size && ((*value.data >= '0' && *value.data <= '9') || *value.data == '-');
+    return start->kind != RP_START_BAD && (text || is_number || !value.size);
+}
+
+static void rp_envelope_subscribe(rtpush_hub *hub, rp_conn *c, char *base, const rp_said *said) {
+    const char *topic;
+    rp_start start;
+    int code = RTPUSH_OK;
+    if (!rp_said_name(base, said->topic, &topic, false) || !rtpush_is_topic(topic, strlen(topic), true)) code = RTPUSH_E_TOPIC;
+    else if (!rp_auth_may(hub, rp_session_identity(c->session), RTPUSH_VERB_READ, rp_slice_of(topic))) code = RTPUSH_E_FORBIDDEN;
+    else if (!rp_envelope_since(base, said->since, &start)) code = RTPUSH_E_ARGUMENT;
+    else if (rp_conn_sub(hub, c, rp_slice_of(topic))) rp_envelope_ack(hub, c, said->ref, "cursor", rp_reader_cursor(hub, &c->reader));
+    else code = rp_open_join(hub, c, rp_slice_of(topic), &start, said->ref);
+    if (code) rp_envelope_refuse(hub, c, said->ref, code);
+}
+
+static void rp_envelope_unsubscribe(rtpush_hub *hub, rp_conn *c, char *base, const rp_said *said) {
+    const char *topic;
+    if (!rp_said_name(base, said->topic, &topic, false) || !rtpush_is_topic(topic, strlen(topic), true)) {
+        rp_envelope_refuse(hub, c, said->ref, RTPUSH_E_TOPIC);
+        return;
+    }
+    rp_conn_unsubscribe(hub, c, rp_slice_of(topic));
+    rp_envelope_ack(hub, c, said->ref, NULL, 0);
+}
+
+static void rp_open_envelope(rtpush_hub *hub, rp_conn *c, const rp_gap *gap) {
+    uint64_t id = rp_push_first_id(hub, &c->reader, gap);
+    rp_envelope_hello(hub, c, gap);
+    if (gap->is_told && rp_conn_is_live(c)) rp_envelope_gap(hub, &c->reader, gap);
+    rp_push_presences(hub, c, id);
+    rp_conn_arm(hub, c);
+    if (c->session) rp_session_announce(hub, c->session);
+}
+
+// The first-message login of a connection that was let in without one: what its target asked for begins now.
+static void rp_envelope_let_in(rtpush_hub *hub, rp_conn *c, const rtpush_login *login, rtpush_slice ref) {
+    rtpush_head head;
+    rp_start start;
+    rp_gap gap;
+    bool by_tag;
+    char key[80];
+    memset(&head, 0, sizeof head);
+    rtpush_slice rest = rp_slice_of(c->target);
+    rp_slice_next(&rest, '?', &head.path);
+    head.query = rest.data ? rest : rp_slice("", 0);
+    ptrdiff_t key_size = rp_query_find(head.query, "session", key, sizeof key);
+    const char *wrong = rp_names_read(hub, head.path, head.query, true);
+    int code = wrong || !rp_start_read(&head, false, &start, &by_tag) ? RTPUSH_E_ARGUMENT : RTPUSH_OK;
+    for (uint32_t i = 0; i < hub->server->name_count && !code; i++)
+        if (!rp_auth_may(hub, login->identity, RTPUSH_VERB_READ, hub->server->names[i])) code = RTPUSH_E_FORBIDDEN;
+    if (!code) code = rp_open_reader(hub, c, &rp_wire_envelope, login, rp_slice(key, key_size > 0 ? (size_t)key_size : 0), &start, &gap);
+    if (code) { rp_socket_close(hub, c, code == RTPUSH_E_FORBIDDEN ? 4003 : 1011, rtpush_strerror(code)); return; }
+    c->is_unknown = false;
+    rp_conn_forget_text(hub, &c->target);
+    rp_open_envelope(hub, c, &gap);
+    if (c->phase == RP_PHASE_SOCKET) rp_envelope_ack(hub, c, ref, NULL, 0);
+}
+
+static void rp_envelope_auth(rtpush_hub *hub, rp_conn *c, char *base, const rp_said *said) {
+    rtpush_login login;
+    size_t size = 0;
+    memset(&login, 0, sizeof login);
+    char *token = rp_said_string(base, base, said->token, &size);
+    if (!token) { rp_envelope_refuse(hub, c, said->ref, RTPUSH_E_ARGUMENT); return; }
+    login.token = rp_slice(token, size);
+    int code = hub->desc.on_login ? hub->desc.on_login(hub, &login, hub->desc.user) : RTPUSH_OK;
+    login.identity[sizeof login.identity - 1] = 0;
+    if (c->phase != RP_PHASE_SOCKET) return;
+    if (!code && !c->is_unknown && hub->desc.on_login && strcmp(login.identity, rp_session_identity(c->session))) code = RTPUSH_E_FORBIDDEN;
+    if (code) {
+        rp_socket_close(hub, c, code == RTPUSH_E_FORBIDDEN ? 4003 : 4001, code == RTPUSH_E_FORBIDDEN ? "forbidden" : "unauthorized");
+    } else if (c->is_unknown) {
+        rp_envelope_let_in(hub, c, &login, said->ref);
+    } else {
+        if (hub->desc.on_login) c->session->expires = login.expires_ms > 0 ? hub->wheel.now + (uint64_t)login.expires_ms : 0;
+        rp_conn_arm(hub, c);
+        rp_envelope_ack(hub, c, said->ref, NULL, 0);
+    }
+}
+
+// A text frame of an envelope connection.
+static void rp_envelope_read(rtpush_hub *hub, rp_conn *c, char *text, size_t size) {
+    rp_said said;
+    const char *begin = rp_json_space(text, text + size);
+    if (!rtpush_is_json(text, size) || *begin != '{') {
+        rp_envelope_error(hub, c, rp_slice(NULL, 0), "bad_request", "not a JSON object");
+        return;
+    }
+    rp_said_read(&said, rp_slice(begin, size - (size_t)(begin - text)));
+    if (said.ref.size > 256) {
+        rp_envelope_error(hub, c, rp_slice(NULL, 0), "bad_request", "ref is over 256 bytes");
+        return;
+    }
+    if (rp_slice_is(said.type, "\"auth\"")) rp_envelope_auth(hub, c, text, &said);
+    else if (c->is_unknown) rp_socket_close(hub, c, 4001, "unauthorized");
+    else if (rp_slice_is(said.type, "\"publish\"")) rp_envelope_publish(hub, c, text, &said);
+    else if (rp_slice_is(said.type, "\"subscribe\"")) rp_envelope_subscribe(hub, c, text, &said);
+    else if (rp_slice_is(said.type, "\"unsubscribe\"")) rp_envelope_unsubscribe(hub, c, text, &said);
+    else rp_envelope_error(hub, c, said.ref, "bad_request", "no such type: subscribe, unsubscribe, publish, auth");
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>route  what a request is: a read, a publish, the library's own pages, the host's  (uses: envelope, reply)
+// ============================================================================
+#ifdef RP_SERVER
+// --- origin (THREATS: cross-site WebSocket hijacking) ---
+
+// host[:port] of an origin or Host field, split; the port is the scheme's where there is none.
+static void rp_origin_split(rtpush_slice authority, rtpush_slice *host, rtpush_slice *port) {
+    size_t i = authority.size;
+    while (i && authority.data[i - 1] >= '0' && authority.data[i - 1] <= '9') i--;
+    bool has_port = i && authority.data[i - 1] == ':';
+    *host = has_port ? rp_slice(authority.data, i - 1) : authority;
+    *port = has_port ? rp_slice_from(authority, i) : rp_slice("", 0);
+}
+
+static bool rp_slice_same(rtpush_slice a, rtpush_slice b) {
+    if (a.size != b.size) return false;
+    for (size_t i = 0; i < a.size; i++)
+        if (rp_lower(a.data[i]) != rp_lower(b.data[i])) return false;
+    return true;
+}
+
+static bool rp_origin_is_own(rtpush_slice origin, rtpush_slice host_field) {
+    rtpush_slice host, port, own_host, own_port;
+    const char *usual = rp_slice_begins(origin, "https://") ? "443" : "80";
+    size_t scheme = rp_slice_begins(origin, "https://") ? 8 : rp_slice_begins(origin, "http://") ? 7 : 0;
+    if (!scheme || !host_field.size) return false;
+    rp_origin_split(rp_slice_from(origin, scheme), &host, &port);
+    rp_origin_split(host_field, &own_host, &own_port);
+    if (!port.size) port = rp_slice_of(usual);
+    if (!own_port.size) own_port = rp_slice_of(usual);
+    return rp_slice_same(host, own_host) && rp_slice_same(port, own_port);
+}
+
+enum rp_origin { RP_ORIGIN_WRONG, RP_ORIGIN_OWN, RP_ORIGIN_LISTED };
+
+static enum rp_origin rp_origin_of(const rtpush_hub *hub, const rtpush_head *head) {
+    rtpush_slice origin = rp_http_header(head, "origin"), part;
+    if (!origin.data) return RP_ORIGIN_OWN; // not a browser
+    rtpush_slice list = hub->desc.origin ? rp_slice_of(hub->desc.origin) : rp_slice(NULL, 0);
+    while (rp_slice_next(&list, ',', &part)) {
+        part = rp_slice_trim(part);
+        if (rp_slice_is(part, "*") || (part.size == origin.size && !memcmp(part.data, origin.data, part.size))) return RP_ORIGIN_LISTED;
+    }
+    return rp_origin_is_own(origin, head->host) ? RP_ORIGIN_OWN : RP_ORIGIN_WRONG;
+}
+
+// --- login ---
+
+static void rp_route_token(rtpush_hub *hub, const rtpush_head *head, rtpush_login *login) {
+    rtpush_slice authorization = rp_http_header(head, "authorization");
+    char *text = hub->server->token_text;
+    if (authorization.size > 7 && rp_slice_is(rp_slice(authorization.data, 7), "bearer ")) {
+        login->token = rp_slice_trim(rp_slice_from(authorization, 7));
+        return;
+    }
+    ptrdiff_t size = rp_query_find(head->query, "token", text, (size_t)hub->desc.line_max + 1);
+    login->token = rp_slice(text, size > 0 ? (size_t)size : 0);
+}
+
+static int rp_route_login(rtpush_request *request) {
+    rtpush_hub *hub = request->hub;
+    rtpush_login *login = &request->login;
+    memset(login, 0, sizeof *login);
+    if (!hub->desc.on_login) return RTPUSH_OK;
+    login->request = request;
+    rp_route_token(hub, request->head, login);
+    int code = hub->desc.on_login(hub, login, hub->desc.user);
+    login->identity[sizeof login->identity - 1] = 0;
+    return rtpush_utf8(0, login->identity, strlen(login->identity)) ? RTPUSH_E_UNAUTHORIZED : code;
+}
+
+// --- reading ---
+
+static bool rp_accepts_events(const rtpush_head *head) {
+    rtpush_slice list = rp_http_header(head, "accept"), part, type;
+    while (rp_slice_next(&list, ',', &part))
+        if (rp_slice_next(&part, ';', &type) && rp_slice_is(rp_slice_trim(type), "text/event-stream")) return true;
+    return false;
+}
+
+// RFC 7240 §4.3: Prefer: wait=N. -1: none.
+static int64_t rp_prefer_wait(const rtpush_hub *hub, const rtpush_head *head) {
+    rtpush_slice list = rp_http_header(head, "prefer"), part, name;
+    uint64_t seconds;
+    while (rp_slice_next(&list, ',', &part)) {
+        rp_slice_next(&part, '=', &name);
+        if (!rp_slice_is(rp_slice_trim(name), "wait")) continue;
+        if (!part.data) return hub->desc.poll_default_ms;
+        if (rp_slice_number(rp_slice_trim(part), &seconds)) return (int64_t)RP_MIN(seconds, (uint64_t)1000000) * 1000;
+    }
+    return -1;
+}
+
+// How long a poll may be held, 0: not at all. false: not a number.
+static bool rp_poll_wait_read(rtpush_hub *hub, const rtpush_head *head, int64_t *wait_ms) {
+    char text[24];
+    uint64_t seconds;
+    uint32_t bits = 0;
+    ptrdiff_t size = rp_query_find(head->query, "wait", text, sizeof text);
+    *wait_ms = size == 0 ? hub->desc.poll_default_ms : size < 0 ? rp_prefer_wait(hub, head) : 0;
+    if (size == -2) return false;
+    if (size > 0) {
+        if (!rp_slice_number(rp_slice(text, (size_t)size), &seconds)) return false;
+        *wait_ms = (int64_t)RP_MIN(seconds, (uint64_t)1000000) * 1000;
+    }
+    *wait_ms = RP_MAX(RP_MIN(*wait_ms, hub->desc.poll_max_ms), (int64_t)0);
+    if (hub->sys.random(hub->sys.user, &bits, sizeof bits)) bits = 0;
+    *wait_ms -= *wait_ms / 10 * (int64_t)(bits % 1000) / 1000; // so that a crowd's polls do not end as one
+    return true;
+}
+
+// Has the presence of any of these topics changed since the reader's cursor?
+static bool rp_poll_presence_is_new(rtpush_hub *hub, const rp_conn *c, uint64_t cursor) {
+    rtpush_slice topic;
+    for (uint16_t i = 0; i < c->reader.count; i++) {
+        if (!rp_push_is_presence(rp_source_name(c->reader.subs[i].source), &topic)) continue;
+        const rp_crowd *crowd = rp_crowd_find(hub, topic);
+        if ((crowd ? crowd->changed : hub->people->forgotten) > cursor) return true;
+    }
+    return false;
+}
+
+static bool rp_reads_presence(const rp_conn *c) {
+    rtpush_slice topic;
+    for (uint16_t i = 0; i < c->reader.count; i++)
+        if (rp_push_is_presence(rp_source_name(c->reader.subs[i].source), &topic)) return true;
+    return false;
+}
+
+static void rp_poll_not_modified(rtpush_hub *hub, rp_conn *c) {
+    char extra[96];
+    rp_poll_extra(hub, extra, RP_MAX(hub->log.head, c->reader.ahead));
+    rp_conn_leave(hub, c);
+    c->reader.wire = &rp_wire_none;
+    rp_reply_whole(hub, c, 304, NULL, rp_slice_of(extra), rp_slice(NULL, 0));
+}
+
+// A poll has begun: answered at once, or parked.
+static void rp_route_poll(rtpush_hub *hub, rp_conn *c, const rp_gap *gap, bool has_cursor, bool by_tag, int64_t wait_ms) {
+    rp_poll_answer answer;
+    rp_reader *r = &c->reader;
+    bool reads_presence = rp_reads_presence(c);
+    bool is_changed = reads_presence && (!has_cursor || rp_poll_presence_is_new(hub, c, rp_reader_cursor(hub, r)));
+    if (wait_ms <= 0 || r->ahead) c->session->transport = RTPUSH_SHORT_POLL;
+    if (c->session) rp_session_announce(hub, c->session);
+    if (c->phase != RP_PHASE_HEAD || r->wire != &rp_wire_poll) return; // closed by on_open
+    rp_poll_answer_init(&answer, gap);
+    answer.has_here = reads_presence && (is_changed || (wait_ms <= 0 && !by_tag));
+    bool has_any = gap->is_told || answer.has_here;
+    if (!has_any && rp_reader_is_behind(r)) {
+        rp_scan scan;
+        rp_scan_begin(&scan, hub, r);
+        has_any = rp_scan_next(&scan) != NULL;
+        if (!has_any) rp_reader_level(hub, r);
+    }
+    if (hub->server->is_draining) answer.reconnect_ms = (int64_t)(hub->server->drain_spread / 2);
+    if (has_any || (wait_ms <= 0 && !r->ahead) || hub->server->is_draining) {
+        if (!has_any && by_tag && wait_ms <= 0) rp_poll_not_modified(hub, c);
+        else rp_poll_reply(hub, c, &answer, true);
+        return;
+    }
+    rp_conn_enter(hub, c, RP_PHASE_PARKED);
+    c->due = hub->wheel.now + (uint64_t)(r->ahead ? 5000 : wait_ms);
+    rp_conn_arm(hub, c);
+}
+
+static void rp_route_events(rtpush_hub *hub, rp_conn *c, const rp_gap *gap) {
+    static const char extra[] = "Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n";
+    rp_buf *own = rp_conn_own(hub, c);
+    if (!own) return;
+    uint64_t id = rp_push_first_id(hub, &c->reader, gap);
+    rp_reply_head(hub, c, own, 200, "text/event-stream", rp_slice_of(extra), RP_LENGTH_CHUNKED);
+    rp_conn_enter(hub, c, RP_PHASE_STREAM);
+    c->since = c->beat = hub->wheel.now;
+    rp_event_hello(hub, c, gap);
+    if (rp_conn_is_live(c)) rp_push_presences(hub, c, id);
+    rp_conn_arm(hub, c);
+    if (c->session) rp_session_announce(hub, c->session);
+}
+
+// --- the WebSocket handshake (RFC 6455 §4.2) ---
+
+static rtpush_slice rp_http_header_once(const rtpush_head *head, const char *name) {
+    rtpush_slice found = rp_slice(NULL, 0);
+    for (size_t i = 0; i < head->count; i++) {
+        if (!rp_slice_is(head->headers[i].name, name)) continue;
+        if (found.data) return rp_slice(NULL, 0); // twice: as if not there
+        found = head->headers[i].value;
+    }
+    return found;
+}
+
+static bool rp_offers_envelope(const rtpush_head *head) {
+    for (size_t i = 0; i < head->count; i++) {
+        rtpush_slice list = head->headers[i].value, part;
+        if (!rp_slice_is(head->headers[i].name, "sec-websocket-protocol")) continue;
+        while (rp_slice_next(&list, ',', &part)) {
+            part = rp_slice_trim(part);
+            if (part.size == 9 && !memcmp(part.data, "rtpush.v1", 9)) return true;
+        }
+    }
+    return false;
+}
+
+// true: it is a handshake that can be answered with a 101; else it is refused.
+static bool rp_handshake_is_good(rtpush_hub *hub, rp_conn *c, const rtpush_head *head) {
+    rtpush_slice version = rp_http_header_once(head, "sec-websocket-version");
+    if (!version.data || !rp_slice_is(version, "13")) {
+        c->keeps = false;
+        rp_reply_error(hub, c, 426, "this server speaks WebSocket version 13", "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n");
+        return false;
+    }
+    if (rp_ws_is_key(rp_http_header_once(head, "sec-websocket-key")) && !head->has_length && !head->is_chunked) return true;
+    rp_reply_refuse(hub, c, 400, "a handshake needs one Sec-WebSocket-Key of 16 bytes in base64, and no body");
+    return false;
+}
+
+static void rp_handshake_answer(rtpush_hub *hub, rp_conn *c, const rtpush_head *head, bool is_envelope, const rp_gap *gap) {
+    char extra[256] = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ", to[RP_CURSOR_MAX];
+    size_t n = strlen(extra);
+    rp_ws_accept(extra + n, rp_http_header_once(head, "sec-websocket-key"));
+    n += 28;
+    n += (size_t)snprintf(extra + n, sizeof extra - n, "\r\n%s", is_envelope ? "Sec-WebSocket-Protocol: rtpush.v1\r\n" : "");
+    if (gap && gap->is_told && !is_envelope)
+        snprintf(extra + n, sizeof extra - n, "Rtpush-Gap: %s %s %s\r\n", *gap->from ? gap->from : "-", rp_hub_cursor(hub, to, gap->to), gap->reason);
+    rp_buf *own = rp_conn_own(hub, c);
+    if (!own) return;
+    rp_reply_head(hub, c, own, 101, NULL, rp_slice_of(extra), RP_LENGTH_NONE);
+    rp_conn_enter(hub, c, RP_PHASE_SOCKET);
+    rp_conn_forget_text(hub, &c->origin);
+    c->since = c->beat = hub->wheel.now;
+    rp_conn_arm(hub, c);
+}
+
+// Let in without a login, to send its token as the first message.
+static void rp_route_unknown(rtpush_hub *hub, rp_conn *c, const rtpush_head *head) {
+    rtpush_slice whole = rp_slice(head->path.data, head->path.size + (head->query.data ? head->query.size + 1 : 0));
+    c->target = rp_mem_text(&hub->mem, whole);
+    if (!c->target) { rp_reply_code(hub, c, RTPUSH_E_MEMORY); return; }
+    c->is_unknown = true;
+    c->reader.wire = &rp_wire_envelope;
+    rp_handshake_answer(hub, c, head, true, NULL);
+}
+
+// A GET under the mount.
+static void rp_route_read(rtpush_request *request) {
+    rtpush_hub *hub = request->hub;
+    rp_conn *c = request->conn;
+    const rtpush_head *head = request->head;
+    bool is_socket = head->wants_websocket, is_envelope = is_socket && rp_offers_envelope(head);
+    bool is_events = !is_socket && rp_accepts_events(head), by_tag;
+    char key[80], events[8];
+    int64_t wait_ms = 0;
+    rp_start start;
+    rp_gap gap;
+    ptrdiff_t key_size = rp_query_find(head->query, "session", key, sizeof key);
+    const char *wrong = rp_names_read(hub, head->path, head->query, true);
+    if (!wrong && !hub->server->name_count && !is_envelope) wrong = "no topic is named";
+    if (!wrong && key_size != -1 && (key_size < 0 || !rp_session_key_is_good(rp_slice(key, (size_t)key_size)))) wrong = "session is 16 to 64 of A-Z a-z 0-9 _ -";
+    if (!wrong && !rp_start_read(head, !is_socket && !is_events, &start, &by_tag)) wrong = "since is a cursor, a number, latest, earliest or -N";
+    if (!wrong && !is_socket && !is_events && !rp_poll_wait_read(hub, head, &wait_ms)) wrong = "wait is a number of seconds";
+    if (wrong) { rp_reply_error(hub, c, 400, wrong, ""); return; }
+    for (uint32_t i = 0; i < hub->server->name_count; i++)
+        if (!rp_auth_may(hub, request->login.identity, RTPUSH_VERB_READ, hub->server->names[i])) { rp_reply_code(hub, c, RTPUSH_E_FORBIDDEN); return; }
+    if (c->is_head && is_events) {
+        rp_reply_whole(hub, c, 200, "text/event-stream", rp_slice_of("Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"), rp_slice(NULL, 0));
+        return;
+    }
+    c->names_topics = rp_query_find(head->query, "events", events, sizeof events) == 5 && !strcmp(events, "topic");
+    const rp_wire *wire = is_envelope ? &rp_wire_envelope : is_socket ? &rp_wire_raw : !is_events ? &rp_wire_poll
+                        : c->is_http11 && !c->names_topics ? &rp_wire_event : &rp_wire_event_own;
+    if (c->is_head) wait_ms = 0;
+    if (start.kind == RP_START_NONE && !is_socket && !is_events && wait_ms <= 0) start.kind = RP_START_EARLIEST;
+    bool has_cursor = start.kind >= RP_START_SEQ;
+    int code = rp_open_reader(hub, c, wire, &request->login, rp_slice(key, key_size > 0 ? (size_t)key_size : 0), &start, &gap);
+    if (code) { rp_reply_code(hub, c, code); return; }
+    if (is_socket) rp_handshake_answer(hub, c, head, is_envelope, &gap);
+    if (c->phase == RP_PHASE_DEAD) return;
+    if (is_envelope) { rp_open_envelope(hub, c, &gap); return; }
+    if (is_socket) {
+        rp_push_presences(hub, c, rp_push_first_id(hub, &c->reader, &gap));
+        if (c->session) rp_session_announce(hub, c->session);
+    } else if (is_events) {
+        rp_route_events(hub, c, &gap);
+    } else {
+        rp_route_poll(hub, c, &gap, has_cursor, by_tag, wait_ms);
+    }
+}
+
+// --- publishing by POST ---
+
+typedef struct rp_owed_reply {
+    uint64_t conn;
+    char topic[1];
+} rp_owed_reply;
+
+static size_t rp_hub_subscribers(rtpush_hub *hub, rtpush_slice name) {
+    rp_topic *t = rp_hub_find_topic(hub, name);
+    size_t count = t ? t->source.count : 0;
+    if (t)
+        for (uint32_t i = 0; i < t->source.link_count; i++) count += t->source.links[i]->count;
+    else
+        for (uint32_t i = 0; i < hub->pattern_count; i++)
+            if (rp_topic_matches(rp_source_name(hub->patterns[i]), name)) count += hub->patterns[i]->count;
+    return count;
+}
+
+static void rp_post_published(rtpush_hub *hub, uint64_t ticket, uint64_t seq, int code, void *user) {
+    rp_owed_reply *owed = (rp_owed_reply *)user;
+    rp_conn *c = hub->server ? (rp_conn *)rp_slab_find(&hub->server->conns, owed->conn) : NULL;
+    (void)ticket;
+    if (c && c->phase == RP_PHASE_WAIT && code) {
+        rp_reply_code(hub, c, code);
+    } else if (c && c->phase == RP_PHASE_WAIT) {
+        size_t count = rp_hub_subscribers(hub, rp_slice_of(owed->topic));
+        rp_buf *buf = rp_hub_text(hub);
+        rp_buf_text(&hub->mem, buf, "{\"id\":\"");
+        rp_spell_cursor(hub, buf, seq);
+        rp_buf_text(&hub->mem, buf, "\",\"topic\":");
+        rp_json_text(&hub->mem, buf, owed->topic);
+        rp_buf_text(&hub->mem, buf, ",\"subscribers\":");
+        rp_buf_number(&hub->mem, buf, count);
+        rp_buf_text(&hub->mem, buf, "}\n");
+        if (buf->is_broken) rp_conn_drop(hub, c, 1011);
+        else rp_reply_whole(hub, c, count ? 201 : 202, "application/json", rp_slice(NULL, 0), rp_buf_slice(buf));
+    }
+    rp_mem_free(&hub->mem, owed);
+}
+
+// PROTOCOL §4: what a Content-Type makes of a body.
+static int rp_post_kind(const rtpush_head *head) {
+    rtpush_slice field = rp_http_header(head, "content-type"), type;
+    if (!field.size) return RTPUSH_TEXT;
+    rp_slice_next(&field, ';', &type);
+    type = rp_slice_trim(type);
+    if (rp_slice_is(type, "application/json")) return RTPUSH_JSON;
+    if (type.size > 5 && rp_slice_is(rp_slice_from(type, type.size - 5), "+json")) return RTPUSH_JSON;
+    if (type.size > 5 && rp_slice_is(rp_slice(type.data, 5), "text/")) return RTPUSH_TEXT;
+    return rp_slice_is(type, "application/x-www-form-urlencoded") ? RTPUSH_TEXT : RTPUSH_BINARY;
+}
+
+// The one topic that a publish or DELETE names, NUL-terminated. NULL: it is refused.
+static const char *rp_route_topic(rtpush_request *request, int verb) {
+    rtpush_hub *hub = request->hub;
+    const char *wrong = rp_names_read(hub, request->head->path, request->head->query, false);
+    if (!wrong && hub->server->name_count != 1) wrong = "name exactly one topic";
+    if (wrong) { rp_reply_error(hub, request->conn, 400, wrong, ""); return NULL; }
+    rtpush_slice name = hub->server->names[0];
+    if (!rp_auth_may(hub, request->login.identity, verb, name)) { rp_reply_code(hub, request->conn, RTPUSH_E_FORBIDDEN); return NULL; }
+    hub->server->names_text[(name.data - hub->server->names_text) + (ptrdiff_t)name.size] = 0;
+    return name.data;
+}
+
+static void rp_route_publish(rtpush_request *request) {
+    rtpush_hub *hub = request->hub;
+    rp_conn *c = request->conn;
+    rtpush_publication what;
+    char event[RP_TOPIC_MAX + 1], key[RP_TOPIC_MAX + 1], flag[8], session[80];
+    memset(&what, 0, sizeof what);
+    if (!(what.topic = rp_route_topic(request, RTPUSH_VERB_PUBLISH))) return;
+    rtpush_slice idempotency = rp_http_header(request->head, "idempotency-key");
+    ptrdiff_t event_size = rp_query_find(request->head->query, "event", event, sizeof event);
+    ptrdiff_t session_size = rp_query_find(request->head->query, "session", session, sizeof session);
+    if (event_size == -2 || idempotency.size >= sizeof key) { rp_reply_error(hub, c, 400, "event or Idempotency-Key is too long", ""); return; }
+    memcpy(key, idempotency.size ? idempotency.data : "", idempotency.size);
+    key[idempotency.size] = 0;
+    what.event = event_size > 0 ? event : NULL;
+    what.data = request->body.data;
+    what.size = request->body.size;
+    what.kind = rp_post_kind(request->head);
+    what.key = key;
+    what.identity = request->login.identity;
+    what.ephemeral = rp_query_find(request->head->query, "ephemeral", flag, sizeof flag) == 1 && *flag == '1';
+    rp_session *from = session_size > 0 ? rp_session_named(hub, request->login.identity, rp_slice(session, (size_t)session_size)) : NULL;
+    rp_owed_reply *owed = (rp_owed_reply *)rp_mem_get(&hub->mem, sizeof *owed + strlen(what.topic));
+    if (!owed) { rp_reply_code(hub, c, RTPUSH_E_MEMORY); return; }
+    owed->conn = rp_conn_tag(c);
+    memcpy(owed->topic, what.topic, strlen(what.topic));
+    what.done = rp_post_published;
+    what.done_user = owed;
+    rp_conn_enter(hub, c, RP_PHASE_WAIT);
+    int code = rp_push_publish(hub, from, &what);
+    if (!code) return;
+    rp_mem_free(&hub->mem, owed);
+    if (c->phase == RP_PHASE_WAIT) rp_reply_code(hub, c, code);
+}
+
+static void rp_route_delete(rtpush_request *request) {
+    rtpush_hub *hub = request->hub;
+    const char *topic = rp_route_topic(request, RTPUSH_VERB_DELETE);
+    if (!topic) return;
+    rp_topic *t = rp_hub_find_topic(hub, rp_slice_of(topic));
+    if (t) rp_hub_clear(hub, t);
+    rp_reply_whole(hub, request->conn, 204, NULL, rp_slice(NULL, 0), rp_slice(NULL, 0));
+}
+
+static const char rp_mount_methods[] = "Allow: GET, HEAD, POST, DELETE, OPTIONS\r\n";
+
+static void rp_route_options(rtpush_request *request, bool is_listed) {
+    char extra[400];
+    snprintf(extra, sizeof extra, "%s%s", rp_mount_methods, !is_listed ? "" :
+             "Access-Control-Allow-Methods: GET, HEAD, POST, DELETE\r\n"
+             "Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Prefer\r\n"
+             "Access-Control-Max-Age: 86400\r\n");
+    rp_reply_whole(request->hub, request->conn, 204, NULL, rp_slice_of(extra), rp_slice(NULL, 0));
+}
+
+// A request under the mount: its origin, its method, who asks, then what.
+static void rp_route_mount(rtpush_request *request) {
+    rtpush_hub *hub = request->hub;
+    rp_conn *c = request->conn;
+    const rtpush_head *head = request->head;
+    rtpush_slice method = head->method;
+    enum rp_origin origin = rp_origin_of(hub, head);
+    bool is_get = (method.size == 3 && !memcmp(method.data, "GET", 3)) || c->is_head;
+    bool is_post = method.size == 4 && !memcmp(method.data, "POST", 4), is_delete = method.size == 6 && !memcmp(method.data, "DELETE", 6);
+    if (origin == RP_ORIGIN_WRONG) { rp_reply_error(hub, c, 403, "this origin is not allowed here (origin)", "Vary: Origin\r\n"); return; }
+    if (origin == RP_ORIGIN_LISTED && !(c->origin = rp_mem_text(&hub->mem, rp_http_header(head, "origin")))) { rp_conn_drop(hub, c, 1011); return; }
+    if (method.size == 7 && !memcmp(method.data, "OPTIONS", 7)) { rp_route_options(request, origin == RP_ORIGIN_LISTED); return; }
+    if (!is_get && !is_post && !is_delete) { rp_reply_error(hub, c, 405, "GET, HEAD, POST, DELETE or OPTIONS", rp_mount_methods); return; }
+    if (head->wants_websocket && !rp_handshake_is_good(hub, c, head)) return;
+    if (is_get && !head->wants_websocket && rp_http_header(head, "sec-websocket-key").data) {
+        rp_reply_refuse(hub, c, 400, "a handshake is a GET of HTTP/1.1 with Connection: Upgrade and Upgrade: websocket");
+        return;
+    }
+    int code = rp_route_login(request);
+    if (c->phase != RP_PHASE_HEAD) return;
+    bool has_token = request->login.token.size || rp_http_header(head, "authorization").data;
+    if (code == RTPUSH_E_UNAUTHORIZED && head->wants_websocket && rp_offers_envelope(head) && !has_token) rp_route_unknown(hub, c, head);
+    else if (code) rp_reply_code(hub, c, code == RTPUSH_E_FORBIDDEN ? code : RTPUSH_E_UNAUTHORIZED);
+    else if (is_get) rp_route_read(request);
+    else if (is_post) rp_route_publish(request);
+    else rp_route_delete(request);
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>stats  what is measured, as Prometheus text and as JSON  (uses: route)
+// ============================================================================
+#ifdef RP_SERVER
+static void rp_stats_read(rtpush_hub *hub, rtpush_stats *n) {
+    *n = hub->stats;
+    n->topics = hub->topic_count;
+    n->patterns = hub->pattern_count;
+    n->messages_held = hub->log.held;
+    n->history_bytes = hub->log.bytes;
+    n->evicted = hub->log.evictions;
+    n->no_memory = hub->mem.failed;
+    n->pending = n->owed - n->delivered - n->skipped - n->abandoned;
+}
+
+static void rp_stats_line(rtpush_hub *hub, rp_buf *buf, const char *name, const char *type, const char *help, uint64_t value) {
+    char line[256];
+    bool is_counter = *type == 'c';
+    snprintf(line, sizeof line, "# HELP rtpush_%s%s %s\n# TYPE rtpush_%s%s %s\nrtpush_%s%s %llu\n", name, is_counter ? "_total" : "", help,
+             name, is_counter ? "_total" : "", type, name, is_counter ? "_total" : "", (unsigned long long)value);
+    rp_buf_text(&hub->mem, buf, line);
+}
+
+// Prometheus text format 0.0.4.
+static void rp_stats_metrics(rtpush_hub *hub, rp_buf *buf) {
+    rtpush_stats n;
+    rp_stats_read(hub, &n);
+#define RP_STAT_LINE(name, type, help) rp_stats_line(hub, buf, #name, type, help, n.name);
+    RTPUSH_STATS(RP_STAT_LINE)
+#undef RP_STAT_LINE
+}
+
+static void rp_stats_json(rtpush_hub *hub, rp_buf *buf) {
+    rtpush_stats n;
+    rp_stats_read(hub, &n);
+    rp_buf_text(&hub->mem, buf, "{\"cursor\":\"");
+    rp_spell_cursor(hub, buf, hub->log.head);
+    rp_buf_text(&hub->mem, buf, "\"");
+#define RP_STAT_MEMBER(name, type, help) rp_buf_text(&hub->mem, buf, ",\"" #name "\":"), rp_buf_number(&hub->mem, buf, n.name);
+    RTPUSH_STATS(RP_STAT_MEMBER)
+#undef RP_STAT_MEMBER
+    rp_buf_text(&hub->mem, buf, "}\n");
+}
+
+// /healthz, /metrics, /stats. false: not one of them.
+static bool rp_stats_route(rtpush_request *request) {
+    rtpush_hub *hub = request->hub;
+    rp_conn *c = request->conn;
+    rtpush_slice path = request->head->path;
+    bool is_health = rp_slice_begins(path, "/healthz") && path.size == 8, is_json = rp_slice_begins(path, "/stats") && path.size == 6;
+    bool is_metrics = rp_slice_begins(path, "/metrics") && path.size == 8;
+    if (hub->desc.expose_off || (!is_health && !is_json && !is_metrics)) return false;
+    if (!rp_slice_is(request->head->method, "GET") && !c->is_head) {
+        rp_reply_error(hub, c, 405, "GET or HEAD", "Allow: GET, HEAD\r\n");
+        return true;
+    }
+    rp_buf *buf = rp_hub_text(hub);
+    bool is_draining = is_health && hub->server->is_draining;
+    if (is_health) rp_buf_text(&hub->mem, buf, is_draining ? "draining" : "ok");
+    else if (is_metrics) rp_stats_metrics(hub, buf);
+    else rp_stats_json(hub, buf);
+    const char *type = is_health ? "text/plain; charset=utf-8" : is_json ? "application/json" : "text/plain; version=0.0.4; charset=utf-8";
+    if (buf->is_broken) rp_conn_drop(hub, c, 1011);
+    else rp_reply_whole(hub, c, is_draining ? 503 : 200, type, rp_slice_of(is_draining ? "Cache-Control: no-store\r\nRetry-After: 1\r\n" : "Cache-Control: no-store\r\n"), rp_buf_slice(buf));
+    return true;
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>input  bytes in: requests, bodies, frames  (uses: stats, route)
+//
+// Everything is looked at in the one receive buffer, where it lies; a connection keeps
+// only what is incomplete: the start of a head or of a frame in `tail`, a body or a
+// message under way in `inflow`. While it may not be read on (a reply is owed, its own
+// bytes wait), what has come stays in `tail` and nothing more is received.
+// ============================================================================
+#ifdef RP_SERVER
+static void rp_route(rtpush_hub *hub, rp_conn *c, const rtpush_head *head, rtpush_slice body) {
+    rtpush_request request;
+    size_t size, mount = strlen(hub->desc.mount);
+    memset(&request, 0, sizeof request);
+    request.hub = hub;
+    request.conn = c;
+    request.head = head;
+    request.body = body;
+    hub->stats.requests++;
+    if (!rp_http_decode(hub->server->path_text, &size, head->path, false)) { rp_reply_refuse(hub, c, 400, "a bad percent-escape in the path"); return; }
+    request.path = rp_slice(hub->server->path_text, size);
+    bool is_under = rp_slice_begins(head->path, hub->desc.mount) && (head->path.size == mount || head->path.data[mount] == '/');
+    if (rp_stats_route(&request)) return;
+    if (is_under) { rp_route_mount(&request); return; }
+    if (hub->desc.on_request && hub->desc.on_request(hub, &request, hub->desc.user)) {
+        if (!request.is_answered && c->phase == RP_PHASE_HEAD) rp_reply_error(hub, c, 500, "the handler gave no answer", "");
+        return;
+    }
+    if (c->phase != RP_PHASE_HEAD || request.is_answered) return;
+    rp_reply_error(hub, c, 404, "there is nothing here", "");
+}
+
+static const char *rp_refusal_text(int status) {
+    switch (status) {
+    case 413: return "the body is over the limit (body_max)";
+    case 414: return "the request line is over the limit (line_max)";
+    case 417: return "the only expectation met here is 100-continue";
+    case 431: return "the header is over a limit (head_max, headers_max)";
+    case 501: return "the only transfer coding here is chunked";
+    case 505: return "this server speaks HTTP/1.0 and HTTP/1.1";
+    default: return "malformed request";
+    }
+}
+
+static void rp_input_refuse(rtpush_hub *hub, rp_conn *c, int status) { rp_reply_refuse(hub, c, status, rp_refusal_text(status)); }
+
+// A body that is not all here: head and body are kept until it is.
+static void rp_input_await(rtpush_hub *hub, rp_conn *c, const rtpush_head *head, const char *data, size_t head_size, size_t size) {
+    c->inflow = (rp_inflow *)rp_mem_get(&hub->mem, sizeof *c->inflow);
+    if (!c->inflow || !rp_buf_put(&hub->mem, &c->inflow->head, data, head_size)) { rp_conn_drop(hub, c, 1011); return; }
+    c->inflow->left = head->length;
+    c->since = hub->wheel.now;
+    c->body_seen = 0;
+    bool expects = head->expects_continue && size == head_size;
+    rp_conn_enter(hub, c, RP_PHASE_BODY);
+    if (expects) rp_conn_put(hub, c, rp_slice_of("HTTP/1.1 100 Continue\r\n\r\n"));
+    rp_conn_arm(hub, c);
+}
+
+// A head, and its body where that is all here. Returns what was taken, 0: more is needed.
+static size_t rp_input_head(rtpush_hub *hub, rp_conn *c, const char *data, size_t size) {
+    const rtpush_desc *d = &hub->desc;
+    rtpush_head *head = &hub->server->head;
+    ptrdiff_t n = rtpush_parse_head(head, data, size, (size_t)d->line_max, (size_t)d->head_max, (size_t)d->headers_max);
+    if (!n && !c->has_bytes) {
+        c->has_bytes = true;
+        if (!c->is_first) c->since = hub->wheel.now; // the first one's time began with the connection
+        rp_conn_arm(hub, c);
+    }
+    if (!n) return 0;
+    c->is_http11 = n < 0 || head->minor == 1;
+    c->is_head = n > 0 && rp_slice_is(head->method, "HEAD");
+    c->keeps = n > 0 && head->keep_alive && !hub->server->is_draining;
+    if (n < 0) { rp_input_refuse(hub, c, (int)-n); return size; }
+    size_t head_size = (size_t)n;
+    if (head->length > (uint64_t)d->body_max) { rp_input_refuse(hub, c, 413); return size; }
+    if (!head->is_chunked && head->length <= size - head_size) {
+        rp_route(hub, c, head, rp_slice(data + head_size, (size_t)head->length));
+        return head_size + (size_t)head->length;
+    }
+    rp_input_await(hub, c, head, data, head_size, size);
+    return head_size;
+}
+
+// The whole body is here: the request's head is read again, where it is kept.
+static void rp_input_body_done(rtpush_hub *hub, rp_conn *c) {
+    rp_inflow *inflow = c->inflow;
+    rp_conn_enter(hub, c, RP_PHASE_HEAD);
+    rtpush_parse_head(&hub->server->head, inflow->head.data, rp_buf_size(&inflow->head), (size_t)hub->desc.line_max,
+                      (size_t)hub->desc.head_max, (size_t)hub->desc.headers_max);
+    c->inflow = NULL;
+    rp_route(hub, c, &hub->server->head, rp_buf_slice(&inflow->body));
+    rp_buf_free(&hub->mem, &inflow->head);
+    rp_buf_free(&hub->mem, &inflow->body);
+    rp_mem_free(&hub->mem, inflow);
+}
+
+// A part of a body. Returns what was taken.
+static size_t rp_input_body(rtpush_hub *hub, rp_conn *c, const char *data, size_t size) {
+    rp_inflow *inflow = c->inflow;
+    rtpush_slice part = rp_slice(data, (size_t)RP_MIN((uint64_t)size, inflow->left));
+    size_t used = part.size;
+    bool is_chunked = !inflow->left;
+    if (is_chunked) {
+        ptrdiff_t n = rtpush_parse_chunked(&inflow->chunked, data, size, &part);
+        if (n < 0) { rp_inflow_free(hub, c); rp_input_refuse(hub, c, 400); return size; }
+        used = (size_t)n;
+        if (part.size > (uint64_t)hub->desc.body_max - rp_buf_size(&inflow->body)) { rp_inflow_free(hub, c); rp_input_refuse(hub, c, 413); return size; }
+    } else {
+        inflow->left -= used;
+    }
+    c->body_seen += (uint32_t)used;
+    if (!rp_buf_put(&hub->mem, &inflow->body, part.data, part.size)) { rp_inflow_free(hub, c); rp_reply_code(hub, c, RTPUSH_E_MEMORY); return size; }
+    if (is_chunked ? inflow->chunked.is_done : !inflow->left) rp_input_body_done(hub, c);
+    return used;
+}
+
+// --- WebSocket ---
+
+// A raw WebSocket's data frame: the host's, or a publish to the first topic it named.
+static void rp_raw_read(rtpush_hub *hub, rp_conn *c, unsigned opcode, const char *data, size_t size) {
+    rtpush_publication what;
+    const rp_topic *t = c->reader.count ? rp_source_topic(c->reader.subs[0].source) : NULL;
+    memset(&what, 0, sizeof what);
+    what.topic = t ? t->text : "";
+    what.data = data;
+    what.size = size;
+    what.kind = opcode == RP_WS_TEXT ? RTPUSH_TEXT : RTPUSH_BINARY;
+    if (hub->desc.on_message) {
+        rtpush_message m;
+        memset(&m, 0, sizeof m);
+        m.topic = what.topic;
+        m.event = "";
+        m.data = data;
+        m.size = size;
+        m.kind = what.kind;
+        m.time_ms = rp_hub_wall(hub);
+        hub->desc.on_message(hub, rp_session_handle(c->session), &m, hub->desc.user);
+    } else if (t && rp_auth_may(hub, rp_session_identity(c->session), RTPUSH_VERB_PUBLISH, rp_source_name(&t->source))) {
+        char topic[RP_TOPIC_MAX + 1];
+        snprintf(topic, sizeof topic, "%s", t->text); // the topic may go while it is published to
+        what.topic = topic;
+        rp_push_publish(hub, c->session, &what);
+    }
+}
+
+static void rp_input_message(rtpush_hub *hub, rp_conn *c, unsigned opcode, char *data, size_t size) {
+    if (c->reader.wire != &rp_wire_envelope) rp_raw_read(hub, c, opcode, data, size);
+    else if (opcode == RP_WS_TEXT) rp_envelope_read(hub, c, data, size);
+    else rp_envelope_error(hub, c, rp_slice(NULL, 0), "bad_request", "binary frames mean nothing in rtpush.v1");
+}
+
+// One ping more in this second. false: too many.
+static bool rp_input_ping_is_allowed(rtpush_hub *hub, rp_conn *c) {
+    uint16_t second = (uint16_t)(hub->wheel.now / 1000 & 0xffff);
+    if (c->ping_second != second) c->pings = 0;
+    c->ping_second = second;
+    return hub->desc.pings_max < 0 || ++c->pings <= (uint64_t)hub->desc.pings_max;
+}
+
+static void rp_input_control(rtpush_hub *hub, rp_conn *c, unsigned opcode, const unsigned char *body, size_t size) {
+    if (opcode == RP_WS_PONG) return; // its bytes were sign of life
+    if (opcode == RP_WS_PING) {
+        if (!rp_input_ping_is_allowed(hub, c)) rp_socket_fail(hub, c, 1008, "too many pings");
+        else if (c->phase == RP_PHASE_SOCKET) rp_socket_put(hub, c, RP_WS_PONG, body, size); // RFC 6455 §5.5.3: the same data
+        return;
+    }
+    int code = rp_ws_close_code(body, size);
+    if (c->phase == RP_PHASE_CLOSING) { rp_conn_finish(hub, c); return; } // the answer to ours
+    if (code < 0) { rp_socket_fail(hub, c, -code, "bad close frame"); return; }
+    c->code = (uint16_t)code;
+    rp_socket_put_close(hub, c, code == 1005 ? 0 : code, ""); // RFC 6455 §5.5.1: the code is echoed
+    rp_inflow_free(hub, c);
+    rp_conn_finish(hub, c);
+}
+
+static const char *rp_ws_reason(int code) {
+    switch (code) {
+    case 1007: return "not UTF-8";
+    case 1008: return "too many fragments (fragments_max)";
+    case 1009: return "too large (message_max)";
+    case 1011: return "out of memory";
+    default: return "protocol error";
+    }
+}
+
+// Payload of the data frame under way; when it ends a message, the message. Returns what was taken.
+static size_t rp_input_payload(rtpush_hub *hub, rp_conn *c, const char *data, size_t size) {
+    rp_ws *ws = &c->inflow->ws;
+    size_t n = (size_t)RP_MIN((uint64_t)size, ws->left);
+    int failed = rp_ws_take(&hub->mem, ws, data, n);
+    if (failed) { rp_socket_fail(hub, c, -failed, rp_ws_reason(-failed)); return size; }
+    if (ws->left || !ws->frame.is_final) return n;
+    rp_inflow *inflow = c->inflow; // the connection may go while the message is read
+    c->inflow = NULL;
+    rp_buf *message = &inflow->ws.message;
+    char nothing[1] = "";
+    rp_input_message(hub, c, inflow->ws.opcode, message->data ? message->data + message->start : nothing, rp_buf_size(message));
+    rp_buf_free(&hub->mem, message);
+    rp_mem_free(&hub->mem, inflow);
+    return n;
+}
+
+// A data frame's head: the message is read where it lies if it is whole, else put together. Returns what was taken.
+static size_t rp_input_data(rtpush_hub *hub, rp_conn *c, const rtpush_frame *frame, char *data, size_t head_size, size_t size) {
+    bool is_whole = !c->inflow && frame->is_final && frame->opcode && frame->length <= size - head_size;
+    if (is_whole && frame->length <= (uint64_t)hub->desc.message_max) {
+        char *payload = data + head_size;
+        size_t n = (size_t)frame->length;
+        rtpush_mask((unsigned char *)payload, n, frame->key, 0);
+        if (frame->opcode == RP_WS_TEXT && rtpush_utf8(0, payload, n)) rp_socket_fail(hub, c, 1007, rp_ws_reason(1007));
+        else rp_input_message(hub, c, frame->opcode, payload, n);
+        return head_size + n;
+    }
+    if (!c->inflow) {
+        c->inflow = (rp_inflow *)rp_mem_get(&hub->mem, sizeof *c->inflow);
+        if (!c->inflow) { rp_socket_fail(hub, c, 1011, rp_ws_reason(1011)); return size; }
+        c->inflow->ws.began_ms = hub->wheel.now;
+    }
+    int failed = rp_ws_begin(&c->inflow->ws, frame, (uint64_t)hub->desc.message_max, (uint32_t)RP_MIN(hub->desc.fragments_max, (int64_t)UINT32_MAX));
+    if (failed) { rp_socket_fail(hub, c, -failed, rp_ws_reason(-failed)); return size; }
+    rp_conn_arm(hub, c);
+    return head_size + rp_input_payload(hub, c, data + head_size, size - head_size);
+}
+
+// A frame, or a part of one's payload. Returns what was taken, 0: more is needed.
+static size_t rp_input_frame(rtpush_hub *hub, rp_conn *c, char *data, size_t size) {
+    rtpush_frame frame;
+    if (c->skip) {
+        size_t passed = (size_t)RP_MIN((uint64_t)size, c->skip);
+        c->skip -= passed;
+        return passed;
+    }
+    if (c->inflow && c->inflow->ws.left) return rp_input_payload(hub, c, data, size);
+    ptrdiff_t n = rtpush_parse_frame(&frame, (const unsigned char *)data, size);
+    if (n < 0) { rp_socket_fail(hub, c, (int)-n, rp_ws_reason((int)-n)); return size; }
+    if (size >= 2 && !(data[1] & 0x80)) { rp_socket_fail(hub, c, 1002, "client frames are masked"); return size; } // RFC 6455 §5.1
+    if (!n) return 0;
+    size_t head_size = (size_t)n;
+    if (frame.opcode < RP_WS_CLOSE && c->phase == RP_PHASE_CLOSING) { // ours is out: what the peer still says is passed over
+        c->skip = frame.length;
+        return head_size;
+    }
+    if (frame.opcode < RP_WS_CLOSE) { hub->stats.frames_in++; return rp_input_data(hub, c, &frame, data, head_size, size); }
+    if (size - head_size < frame.length) return 0; // at most 125 bytes: it waits until it is whole
+    hub->stats.frames_in++;
+    rtpush_mask((unsigned char *)data + head_size, (size_t)frame.length, frame.key, 0);
+    rp_input_control(hub, c, frame.opcode, (const unsigned char *)data + head_size, (size_t)frame.length);
+    return head_size + (size_t)frame.length;
+}
+
+// --- what has come ---
+
+// Takes what can be taken of the input, in whatever phase that leads to. Returns how much.
+static size_t rp_input_take(rtpush_hub *hub, rp_conn *c, char *data, size_t size) {
+    size_t at = 0, used = 1;
+    while (at < size && used) {
+        if ((c->phase == RP_PHASE_HEAD || c->phase == RP_PHASE_SOCKET) && !rp_conn_has_room(hub, c)) break;
+        switch ((enum rp_phase)c->phase) {
+        case RP_PHASE_HEAD: used = rp_input_head(hub, c, data + at, size - at); break;
+        case RP_PHASE_BODY: used = rp_input_body(hub, c, data + at, size - at); break;
+        case RP_PHASE_SOCKET:
+        case RP_PHASE_CLOSING: used = rp_input_frame(hub, c, data + at, size - at); break;
+        case RP_PHASE_STREAM: // nothing is expected: passed over
+        case RP_PHASE_LINGER:
+        case RP_PHASE_DEAD: used = size - at; break;
+        case RP_PHASE_WAIT:
+        case RP_PHASE_REPLY:
+        case RP_PHASE_PARKED: used = 0; break; // waits for the answer to what came before
+        }
+        at += used;
+    }
+    return at;
+}
+
+static void rp_input(rtpush_hub *hub, rp_conn *c, char *data, size_t size) {
+    c->is_in_input = true;
+    size_t used = rp_input_take(hub, c, data, size), left = size - used;
+    c->is_in_input = false;
+    if (c->phase == RP_PHASE_DEAD) return;
+    bool waits = c->phase == RP_PHASE_WAIT || c->phase == RP_PHASE_REPLY || c->phase == RP_PHASE_PARKED || !rp_conn_has_room(hub, c);
+    c->is_paused = left && waits;
+    if (left) {
+        c->tail = rp_server_buf(hub);
+        if (!c->tail || !rp_buf_put(&hub->mem, c->tail, data + used, left)) { rp_conn_drop(hub, c, 1011); return; }
+    }
+    rp_conn_watch(hub, c);
+}
+
+// Moves what is kept to the front of the receive buffer. Returns how much.
+static size_t rp_input_untail(rtpush_hub *hub, rp_conn *c) {
+    size_t have = c->tail ? rp_buf_size(c->tail) : 0;
+    if (have) memcpy(hub->server->input, c->tail->data + c->tail->start, have);
+    rp_server_buf_back(hub, &c->tail);
+    return have;
+}
+
+// The peer has ended its half.
+static void rp_input_end(rtpush_hub *hub, rp_conn *c) {
+    c->is_ended = true;
+    switch ((enum rp_phase)c->phase) {
+    case RP_PHASE_WAIT:
+    case RP_PHASE_REPLY: rp_conn_watch(hub, c); break; // the answer under way still goes out
+    case RP_PHASE_HEAD: rp_conn_finish(hub, c); break;
+    default: rp_conn_drop(hub, c, 1006);
+    }
+}
+
+// One receive, bounded: the others' turn comes before its next one.
+static void rp_input_receive(rtpush_hub *hub, rp_conn *c) {
+    rp_server *server = hub->server;
+    size_t have = c->tail ? rp_buf_size(c->tail) : 0;
+    ptrdiff_t n;
+    do {
+        n = hub->sys.recv(hub->sys.user, c->fd, server->input + have, (size_t)hub->desc.input_per_turn);
+        hub->stats.reads++;
+    } while (n == -EINTR);
+    if (rp_errno_is_again(n)) return;
+    if (n < 0) { rp_conn_drop(hub, c, 1006); return; }
+    c->seen = hub->wheel.now;
+    if (n == 0) { rp_input_end(hub, c); return; }
+    hub->stats.bytes_in += (uint64_t)n;
+    if (c->phase == RP_PHASE_LINGER) {
+        c->body_seen += (uint32_t)n;
+        if (c->body_seen > 65536 && c->is_shut) rp_conn_drop(hub, c, 1006); // enough was read past
+        return;
+    }
+    rp_input_untail(hub, c);
+    rp_input(hub, c, server->input, have + (size_t)n);
+}
+
+// Input that waited.
+static void rp_input_resume(rtpush_hub *hub) {
+    rp_conn *c = hub->server->resume;
+    hub->server->resume = NULL;
+    for (rp_conn *next; c; c = next) {
+        next = c->next_resume;
+        c->is_resuming = false;
+        if (!rp_conn_is_live(c) || !c->tail) continue;
+        c->is_paused = false;
+        size_t have = rp_input_untail(hub, c);
+        rp_input(hub, c, hub->server->input, have);
+    }
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>clock  what happens to a connection by itself: deadlines, heartbeats, drain  (uses: input)
+// ============================================================================
+#ifdef RP_SERVER
+static void rp_clock_timeout(rtpush_hub *hub, rp_conn *c, const char *what) {
+    rp_inflow_free(hub, c);
+    rp_reply_refuse(hub, c, 408, what);
+}
+
+// Its login has ended (PROTOCOL §5).
+static void rp_clock_expired(rtpush_hub *hub, rp_conn *c) {
+    if (c->phase == RP_PHASE_SOCKET || c->phase == RP_PHASE_STREAM || c->phase == RP_PHASE_PARKED) rp_push_close(hub, c, 4001, "expired");
+}
+
+// Says goodbye, once all that is owed is out (PROTOCOL §6).
+static void rp_clock_drain(rtpush_hub *hub, rp_conn *c) {
+    char reason[32];
+    rp_buf *buf = rp_hub_text(hub);
+    c->drain_at = 0;
+    if (c->phase == RP_PHASE_HEAD && !c->has_bytes) { rp_conn_finish(hub, c); return; }
+    if (rp_reader_is_behind(&c->reader) || c->reader.replays || c->reader.rest.block) {
+        c->drain_at = hub->wheel.now + 20;
+        return;
+    }
+    if (c->phase == RP_PHASE_SOCKET) {
+        if (c->reader.wire == &rp_wire_envelope) {
+            rp_buf_text(&hub->mem, buf, "{\"type\":\"reconnect\",\"after\":");
+            rp_buf_number(&hub->mem, buf, c->drain_ms);
+            rp_buf_text(&hub->mem, buf, "}");
+            rp_envelope_send(hub, c, buf);
+        }
+        snprintf(reason, sizeof reason, "retry=%u", (unsigned)c->drain_ms);
+        rp_socket_close(hub, c, 1012, reason);
+    } else if (c->phase == RP_PHASE_STREAM) {
+        rp_event_retry_text(hub, buf, c->drain_ms);
+        rp_buf_text(&hub->mem, buf, "\n");
+        rp_event_send(hub, c, buf);
+        c->code = 1012;
+        if (rp_conn_is_live(c)) rp_event_end(hub, c);
+    }
+}
+
+// A cursor ahead of this log (only with a bus): reached, or of another epoch after all.
+static void rp_clock_ahead(rtpush_hub *hub, rp_conn *c) {
+    rp_reader *r = &c->reader;
+    rp_poll_answer answer;
+    rp_gap gap;
+    memset(&gap, 0, sizeof gap);
+    if (hub->log.head >= r->ahead) r->ahead = 0;
+    else if (hub->wheel.now >= c->due) rp_open_give_up_ahead(hub, c, &gap);
+    if (r->ahead) return;
+    rp_poll_answer_init(&answer, &gap);
+    if (c->phase == RP_PHASE_PARKED) rp_poll_reply(hub, c, &answer, true);
+    else if (gap.is_told && r->wire->gap) r->wire->gap(hub, r, &gap);
+    else if (gap.is_told) rp_socket_close(hub, c, 4100, "gap");
+}
+
+static void rp_clock_socket(rtpush_hub *hub, rp_conn *c) {
+    uint64_t now = hub->wheel.now;
+    if (c->awaits_pong && c->seen >= c->beat) c->awaits_pong = false;
+    if (c->awaits_pong && now >= rp_later(c->beat, hub->desc.dead_ms)) {
+        hub->stats.closed_dead++;
+        rp_conn_drop(hub, c, 1006);
+    } else if (c->inflow && now >= rp_later(c->inflow->ws.began_ms, hub->desc.frame_timeout_ms)) {
+        rp_socket_fail(hub, c, 1008, "a message took too long (frame_timeout_ms)");
+    } else if (c->is_unknown && now >= rp_later(c->since, hub->desc.auth_timeout_ms)) {
+        rp_socket_close(hub, c, 4001, "unauthorized");
+    } else if (now >= rp_later(c->beat, hub->desc.heartbeat_ms)) {
+        rp_push_heartbeat(hub, c);
+    }
+}
+
+// What its phase asks for now.
+static void rp_clock_phase(rtpush_hub *hub, rp_conn *c) {
+    rp_poll_answer answer;
+    bool is_due = hub->wheel.now >= rp_conn_deadline(hub, c);
+    switch ((enum rp_phase)c->phase) {
+    case RP_PHASE_HEAD:
+        if (is_due && c->has_bytes) rp_clock_timeout(hub, c, "the head took too long (header_timeout_ms)");
+        else if (is_due) rp_conn_finish(hub, c);
+        break;
+    case RP_PHASE_BODY:
+        if (is_due) rp_clock_timeout(hub, c, "the body took too long (body_timeout_ms, body_rate_min)");
+        break;
+    case RP_PHASE_PARKED:
+        rp_poll_answer_init(&answer, NULL);
+        if (hub->wheel.now >= c->due) rp_poll_reply(hub, c, &answer, true);
+        break;
+    case RP_PHASE_STREAM:
+        if (hub->wheel.now >= rp_later(c->beat, hub->desc.sse_heartbeat_ms)) rp_push_heartbeat(hub, c);
+        break;
+    case RP_PHASE_SOCKET: rp_clock_socket(hub, c); break;
+    case RP_PHASE_CLOSING:
+        if (is_due) rp_conn_finish(hub, c);
+        break;
+    case RP_PHASE_LINGER:
+        if (is_due) rp_conn_drop(hub, c, 1006);
+        break;
+    case RP_PHASE_WAIT:
+    case RP_PHASE_REPLY:
+    case RP_PHASE_DEAD: break;
+    }
+}
+
+static void rp_clock_tick(rtpush_hub *hub, rp_timer *timer) {
+    rp_conn *c = RP_OWNER(rp_conn, timer, timer);
+    uint64_t now = hub->wheel.now;
+    if (c->stalled && now >= rp_later(c->stalled, hub->desc.stall_ms)) rp_conn_drop(hub, c, 1006);
+    else if (c->session && c->session->expires && now >= c->session->expires) rp_clock_expired(hub, c);
+    else if (c->drain_at && now >= c->drain_at) rp_clock_drain(hub, c);
+    else if (c->reader.ahead) rp_clock_ahead(hub, c);
+    else rp_clock_phase(hub, c);
+    if (c->phase != RP_PHASE_DEAD) rp_conn_arm(hub, c);
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>server  listeners, one turn of the loop, drain  (uses: clock)
+//
+//     wait -> timers -> what is ready -> input that waited -> posted calls -> flush -> reap
+// ============================================================================
+#ifdef RP_SERVER
+static const uint64_t RP_TAG_WAKE = (uint64_t)0xfffffffeu << 32; // even generations are nobody's
+
+static void rp_listener_watch(rtpush_hub *hub, bool want) {
+    rp_server *server = hub->server;
+    for (rp_listener *l = server->listeners; l; l = l->next) {
+        if (l->is_watched == want) continue;
+        if (!server->backend->watch(server->state, l->fd, l->tag, l->is_watched ? RTPUSH_READ : 0u, want ? RTPUSH_READ : 0u)) l->is_watched = want;
+    }
+}
+
+static void rp_accept_again(rtpush_hub *hub, rp_timer *timer) {
+    (void)timer;
+    if (!hub->server->is_draining) rp_listener_watch(hub, true);
+}
+
+// Descriptors or memory ran out: the listeners rest, so that the loop does not spin.
+static void rp_accept_pause(rtpush_hub *hub) {
+    rp_listener_watch(hub, false);
+    rp_timer_start(&hub->wheel, &hub->server->accept_again, hub->wheel.now + 100);
+}
+
+// The spare descriptor is given up to accept one connection and end it, rather than leave it waiting.
+static void rp_accept_with_spare(rtpush_hub *hub, rp_listener *listener) {
+    rtpush_peer peer;
+    if (hub->server->spare_fd < 0) return;
+    close(hub->server->spare_fd);
+    int fd = hub->sys.accept(hub->sys.user, listener->fd, &peer);
+    if (fd >= 0) hub->sys.close(hub->sys.user, fd), hub->stats.refused++;
+    hub->server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+enum { RP_REFUSED_MAX = 48 }; // connections beyond the limit that are told so
+
+// A new connection. NULL: no memory.
+static rp_conn *rp_conn_new(rtpush_hub *hub, int fd, const rtpush_peer *peer) {
+    rp_conn *c = (rp_conn *)rp_slab_take(&hub->server->conns);
+    if (!c) { hub->sys.close(hub->sys.user, fd); return NULL; }
+    rp_reader_init(&c->reader, &rp_wire_none);
+    c->fd = fd;
+    c->peer = *peer;
+    c->is_first = c->is_http11 = true;
+    c->since = c->seen = hub->wheel.now;
+    c->timer.fire = rp_clock_tick;
+    hub->stats.connections++;
+    hub->stats.accepted++;
+    rp_conn_watch(hub, c);
+    rp_conn_arm(hub, c);
+    return c;
+}
+
+static void rp_accept_one(rtpush_hub *hub, int fd, const rtpush_peer *peer) {
+    uint32_t live = hub->server->conns.live;
+    bool is_over = live >= (uint64_t)hub->desc.connections_max, is_ip_over = false;
+    if (live >= (uint64_t)hub->desc.connections_max + RP_REFUSED_MAX) {
+        hub->sys.close(hub->sys.user, fd);
+        hub->stats.refused++;
+        return;
+    }
+    rp_conn *c = rp_conn_new(hub, fd, peer);
+    if (!c) return;
+    if (hub->desc.connections_per_ip_max > 0) is_ip_over = rp_ip_count(hub, c, 1) > (uint64_t)hub->desc.connections_per_ip_max;
+    if (!is_over && !is_ip_over) return;
+    hub->stats.refused++;
+    c->keeps = false;
+    rp_reply_error(hub, c, is_over ? 503 : 429, is_over ? "too many connections (connections_max)" : "too many connections from one address (connections_per_ip_max)", "Retry-After: 5\r\n");
+}
+
+static void rp_server_accept(rtpush_hub *hub, rp_listener *listener) {
+    for (int64_t i = 0; i < hub->desc.accepts_per_turn; i++) {
+        rtpush_peer peer;
+        memset(&peer, 0, sizeof peer);
+        int fd = hub->sys.accept(hub->sys.user, listener->fd, &peer);
+        if (fd >= 0) { rp_accept_one(hub, fd, &peer); continue; }
+        if (fd == -EINTR || fd == -ECONNABORTED || fd == -EPROTO) continue;
+        if (fd == -EMFILE || fd == -ENFILE) rp_accept_with_spare(hub, listener);
+        if (!rp_errno_is_again(fd)) rp_accept_pause(hub);
+        return;
+    }
+}
+
+static int rp_listener_add(rtpush_hub *hub, int fd, const char *path) {
+    rp_server *server = hub->server;
+    rp_listener *l = (rp_listener *)rp_mem_get(&hub->mem, sizeof *l);
+    char *own_path = l && path ? rp_mem_text(&hub->mem, rp_slice_of(path)) : NULL;
+    if (!l || (path && !own_path)) {
+        rp_mem_free(&hub->mem, l);
+        hub->sys.close(hub->sys.user, fd);
+        return rp_hub_error(hub, RTPUSH_E_MEMORY, NULL);
+    }
+    l->fd = fd;
+    l->path = own_path;
+    l->tag = server->listener_count++;
+    l->next = server->listeners;
+    server->listeners = l;
+    rp_listener_watch(hub, true);
+    return l->is_watched ? RTPUSH_OK : rp_hub_error(hub, RTPUSH_E_SYSTEM, "watching a listener");
+}
+
+static void rp_listeners_close(rtpush_hub *hub) {
+    rp_listener *l;
+    rp_listener_watch(hub, false);
+    while ((l = hub->server->listeners) != NULL) {
+        hub->server->listeners = l->next;
+        hub->sys.close(hub->sys.user, l->fd);
+        if (l->path) unlink(l->path);
+        rp_mem_free(&hub->mem, l->path);
+        rp_mem_free(&hub->mem, l);
+    }
+}
+
+// --- posted calls: the only way in from other threads ---
+
+static void rp_server_lock(rp_server *server) {
+#ifndef RTPUSH_NO_THREADS
+    pthread_mutex_lock(&server->lock);
+#else
+    (void)server;
+#endif
+}
+
+static void rp_server_unlock(rp_server *server) {
+#ifndef RTPUSH_NO_THREADS
+    pthread_mutex_unlock(&server->lock);
+#else
+    (void)server;
+#endif
+}
+
+static rp_posted *rp_server_take_posted(rp_server *server) {
+    rp_server_lock(server);
+    rp_posted *newest = server->posted, *oldest = NULL;
+    server->posted = NULL;
+    rp_server_unlock(server);
+    for (rp_posted *next; newest; newest = next) { // the list is newest first
+        next = newest->next;
+        newest->next = oldest;
+        oldest = newest;
+    }
+    return oldest;
+}
+
+static void rp_server_run_posted(rtpush_hub *hub) {
+    rp_posted *posted = rp_server_take_posted(hub->server);
+    for (rp_posted *next; posted; posted = next) {
+        next = posted->next;
+        posted->fn(hub, posted->arg);
+        RTPUSH_FREE(posted);
+    }
+}
+
+// --- the turn ---
+
+static void rp_server_ready(rtpush_hub *hub, const rtpush_event *event) {
+    rp_server *server = hub->server;
+    if (event->tag == RP_TAG_WAKE) { rp_wake_clear(&server->wake); return; }
+    if (event->tag < server->listener_count) {
+        for (rp_listener *l = server->listeners; l; l = l->next)
+            if (l->tag == event->tag) { rp_server_accept(hub, l); return; }
+        return;
+    }
+    rp_conn *c = (rp_conn *)rp_slab_find(&server->conns, event->tag);
+    if (!c || c->phase == RP_PHASE_DEAD) return;
+    if ((event->ready & RTPUSH_WRITE) && c->reader.is_blocked) { // the flush serves it
+        c->reader.is_blocked = false;
+        rp_hub_again(hub, &c->reader);
+    }
+    if ((event->ready & RTPUSH_READ) && (c->want & RTPUSH_READ)) rp_input_receive(hub, c);
+}
+
+// After the handlers: everyone gets what is new, the dead are buried.
+static void rp_server_end_turn(rtpush_hub *hub) {
+    rp_hub_flush(hub);
+    rp_server_forget_answer(hub);
+    rp_people_reap(hub);
+    rp_server_reap(hub);
+}
+
+static bool rp_server_has_work(rtpush_hub *hub) {
+    rp_server *server = hub->server;
+    bool is_posted;
+    rp_server_lock(server);
+    is_posted = server->posted != NULL;
+    rp_server_unlock(server);
+    return is_posted || server->resume || server->dead || hub->people->ending || rp_hub_has_work(hub) || RP_ATOMIC_READ(&server->is_stopped);
+}
+
+static void rp_server_turn(rtpush_hub *hub, int timeout_ms) {
+    rp_server *server = hub->server;
+    int n = server->backend->wait(server->state, server->events, RP_EVENTS, timeout_ms);
+    hub->stats.turns++;
+    hub->wall_ms = 0;
+    rp_wheel_advance(hub, &hub->wheel, hub->sys.now_ms(hub->sys.user));
+    for (int i = 0; i < n; i++) rp_server_ready(hub, &server->events[i]);
+    rp_input_resume(hub);
+    rp_server_run_posted(hub);
+    rp_server_end_turn(hub);
+}
+
+// --- drain ---
+
+static void rp_drain_cut(rtpush_hub *hub, rp_timer *timer) {
+    (void)timer;
+    for (uint32_t i = 0; i < rp_slab_end(&hub->server->conns); i++) {
+        rp_slot *slot = rp_slab_at(&hub->server->conns, i);
+        if (slot->generation & 1) rp_conn_drop(hub, (rp_conn *)(void *)slot, 1012);
+    }
+}
+
+static bool rp_conn_is_reader(const rp_conn *c) { return c->phase == RP_PHASE_PARKED || c->phase == RP_PHASE_STREAM || c->phase == RP_PHASE_SOCKET; }
+
+// place of count: each client has its own moment to be closed at, and its own delay to come back after.
+static void rp_drain_conn(rtpush_hub *hub, rp_conn *c, uint64_t place, uint64_t count) {
+    uint64_t delay = hub->server->drain_spread * (2 * place + 1) / (2 * count);
+    rp_poll_answer answer;
+    c->keeps = false;
+    if (c->phase == RP_PHASE_HEAD && !c->is_first && !c->has_bytes) {
+        rp_conn_finish(hub, c);
+    } else if (c->phase == RP_PHASE_HEAD) {
+        c->drain_at = hub->wheel.now + 500; // just accepted: its request may be on its way
+        rp_conn_arm(hub, c);
+    } else if (c->phase == RP_PHASE_PARKED) {
+        rp_poll_answer_init(&answer, NULL);
+        answer.reconnect_ms = (int64_t)delay;
+        rp_poll_reply(hub, c, &answer, true);
+    } else if (c->phase == RP_PHASE_STREAM || c->phase == RP_PHASE_SOCKET) {
+        c->drain_at = hub->wheel.now + 1 + hub->server->drain_spread * place / count;
+        c->drain_ms = (uint32_t)delay;
+        rp_conn_arm(hub, c);
+    }
+}
+
+static void rp_server_drain(rtpush_hub *hub) {
+    rp_server *server = hub->server;
+    uint64_t readers = 0, place = 0;
+    for (rp_listener *l = server->listeners; l; l = l->next) rp_server_accept(hub, l); // who waits already gets in
+    rp_listeners_close(hub);
+    server->is_draining = true;
+    for (uint32_t i = 0; i < rp_slab_end(&server->conns); i++)
+        readers += (rp_slab_at(&server->conns, i)->generation & 1) && rp_conn_is_reader((rp_conn *)(void *)rp_slab_at(&server->conns, i));
+    for (uint32_t i = 0; i < rp_slab_end(&server->conns); i++) {
+        rp_slot *slot = rp_slab_at(&server->conns, i);
+        rp_conn *c = (rp_conn *)(void *)slot;
+        if (!(slot->generation & 1) || !rp_conn_is_live(c)) continue;
+        bool is_reader = rp_conn_is_reader(c);
+        rp_drain_conn(hub, c, place, RP_MAX(readers, (uint64_t)1));
+        place += is_reader;
+    }
+}
+
+// --- the end of all ---
+
+static void rp_names_free(rtpush_hub *hub) {
+    for (rp_node *node = hub->names.slots ? rp_table_next(&hub->names, NULL) : NULL, *next; node; node = next) {
+        rp_source *s = RP_OWNER(rp_source, node, node);
+        next = rp_table_next(&hub->names, node);
+        rp_mem_free(&hub->mem, s->entries);
+        rp_mem_free(&hub->mem, s->links);
+        if (!s->is_pattern) {
+            rp_mem_free(&hub->mem, rp_source_topic(s)->ring);
+            for (unsigned i = 0; i < RP_SPELLINGS; i++) rp_block_unref(&hub->log, rp_source_topic(s)->tails[i]);
+        }
+        rp_mem_free(&hub->mem, s);
+    }
+    for (rp_dead *dead = hub->dead_first, *next; dead; dead = next) {
+        next = dead->next;
+        rp_mem_free(&hub->mem, dead);
+    }
+    for (rp_rule *rule = hub->rules, *next; rule; rule = next) {
+        next = rule->next;
+        rp_mem_free(&hub->mem, rule);
+    }
+    rp_mem_free(&hub->mem, hub->patterns);
+    rp_mem_free(&hub->mem, hub->names.slots);
+    rp_mem_free(&hub->mem, hub->dead.slots);
+}
+
+static void rp_server_free(rtpush_hub *hub) {
+    rp_server *server = hub->server;
+    if (server->state) server->backend->close(server->state);
+    rp_wake_close(&server->wake);
+    if (server->spare_fd >= 0) close(server->spare_fd);
+    while (server->buf_count) {
+        rp_buf *buf = server->bufs[--server->buf_count];
+        rp_buf_free(&hub->mem, buf);
+        rp_mem_free(&hub->mem, buf);
+    }
+    rp_buf_free(&hub->mem, &server->body);
+    rp_buf_free(&hub->mem, &server->here);
+    rp_mem_free(&hub->mem, server->input);
+    rp_mem_free(&hub->mem, server->names_text);
+    rp_mem_free(&hub->mem, server->path_text);
+    rp_mem_free(&hub->mem, server->token_text);
+    rp_mem_free(&hub->mem, server->ips.slots);
+    rp_slab_free(&server->conns);
+    rp_slab_free(&server->streams);
+    rp_slab_free(&server->timers);
+#ifndef RTPUSH_NO_THREADS
+    pthread_mutex_destroy(&server->lock);
+#endif
+    rp_mem_free(&hub->mem, server);
+}
+
+// Everybody leaves; on_close runs for each session.
+static void rp_hub_dismiss(rtpush_hub *hub) {
+    rp_server *server = hub->server;
+    server->is_in_step = true; // a destroy inside a callback is this one
+    for (uint32_t i = 0; i < rp_slab_end(&server->conns); i++) {
+        rp_slot *slot = rp_slab_at(&server->conns, i);
+        if (slot->generation & 1) rp_conn_drop(hub, (rp_conn *)(void *)slot, 1001);
+    }
+    rp_outbox_free(hub);
+    for (uint32_t i = 0; hub->people && i < rp_slab_end(&hub->people->sessions); i++) {
+        rp_slot *slot = rp_slab_at(&hub->people->sessions, i);
+        if (slot->generation & 1) rp_session_end(hub, (rp_session *)(void *)slot, 1001);
+    }
+    if (hub->people) rp_people_reap(hub);
+    rp_server_reap(hub);
+    rp_server_forget_answer(hub);
+    rp_listeners_close(hub);
+    for (rp_posted *posted = rp_server_take_posted(server), *next; posted; posted = next) { // what was posted still runs: it owns its arg
+        next = posted->next;
+        posted->fn(hub, posted->arg);
+        RTPUSH_FREE(posted);
+    }
+}
+
+// Frees a hub, also one that was not made whole.
+static void rp_hub_free(rtpush_hub *hub) {
+    rp_mem mem = hub->mem;
+    char *own;
+    if (hub->server) rp_hub_dismiss(hub);
+    if (hub->desc.bus && hub->desc.bus->close) hub->desc.bus->close(hub->desc.bus->user, hub);
+    rp_outbox_free(hub);
+    rp_people_free(hub);
+    rp_log_free(&hub->log);
+    rp_names_free(hub);
+    rp_buf_free(&hub->mem, &hub->text);
+    if (hub->server) rp_server_free(hub);
+    memcpy(&own, &hub->desc.mount, sizeof own); // ours, though desc says const
+    rp_mem_free(&mem, own);
+    memcpy(&own, &hub->desc.origin, sizeof own);
+    rp_mem_free(&mem, own);
+    rp_mem_free(&mem, hub);
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>api  the public functions, from create to destroy  (uses: all above)
+// ============================================================================
+#ifdef RP_SERVER
+// --- create ---
+
+// Every limit of desc and its default. 0 asks for the default.
+#define RP_DEFAULTS(X)                                                                                                           \
+    X(head_max, 16384) X(line_max, 8192) X(headers_max, 64) X(body_max, 1048576) X(header_timeout_ms, 10000)                     \
+    X(body_timeout_ms, 30000) X(body_rate_min, 1024) X(idle_timeout_ms, 30000) X(message_max, 1048576) X(fragments_max, 1024)     \
+    X(frame_timeout_ms, 30000) X(pings_max, 60) X(heartbeat_ms, 20000) X(dead_ms, 10000) X(sse_heartbeat_ms, 15000)               \
+    X(sse_retry_ms, 3000) X(poll_max_ms, 55000) X(poll_default_ms, 25000) X(close_timeout_ms, 5000) X(auth_timeout_ms, 10000)     \
+    X(stall_ms, 30000) X(ring_max, 262144) X(linger_ms, 15000) X(history, 100) X(history_bytes, 1048576) X(history_ms, 3600000)   \
+    X(history_total_bytes, 67108864) X(topics_max, 100000) X(patterns_max, 1000) X(dead_max, 16384) X(session_topics_max, 64)     \
+    X(keys_max, 65536) X(keys_ms, 120000) X(presence_ms, 250) X(presence_list_max, 100) X(connections_per_ip_max, -1)             \
+    X(accepts_per_turn, 128) X(input_per_turn, 262144) X(writes_per_turn, 1024)
+
+static int64_t rp_connections_default(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur == RLIM_INFINITY) return 1000000;
+    return limit.rlim_cur > 128 ? (int64_t)limit.rlim_cur - 64 : (int64_t)limit.rlim_cur / 2;
+}
+
+static void rp_desc_fill(rtpush_desc *d) {
+#define RP_DEFAULT(field, value) \
+    if (!d->field) d->field = (value);
+    RP_DEFAULTS(RP_DEFAULT)
+#undef RP_DEFAULT
+    if (!d->slow) d->slow = RTPUSH_SLOW_CLOSE;
+    if (d->connections_max <= 0) d->connections_max = rp_connections_default();
+    d->session_topics_max = RP_MIN(RP_MAX(d->session_topics_max, (int64_t)1), (int64_t)RP_NAMES_MAX - 1);
+    d->headers_max = RP_MIN(d->headers_max, (int64_t)RTPUSH_HEADERS_MAX);
+    d->message_max = RP_MIN(RP_MAX(d->message_max, (int64_t)1), (int64_t)1 << 30); // a size is kept in 32 bits
+    d->body_max = RP_MIN(RP_MAX(d->body_max, (int64_t)0), (int64_t)1 << 30);
+    d->line_max = RP_MIN(RP_MAX(d->line_max, (int64_t)64), (int64_t)1 << 20);
+    d->head_max = RP_MIN(RP_MAX(d->head_max, d->line_max), (int64_t)1 << 20);
+    d->input_per_turn = RP_MAX(d->input_per_turn, (int64_t)1);
+    d->writes_per_turn = RP_MIN(RP_MAX(d->writes_per_turn, (int64_t)1), (int64_t)UINT32_MAX);
+    d->accepts_per_turn = RP_MAX(d->accepts_per_turn, (int64_t)1);
+    d->ring_max = RP_MAX(d->ring_max, (int64_t)1024);
+    d->presence_ms = RP_MAX(d->presence_ms, (int64_t)1);
+    d->history_total_bytes = RP_MAX(d->history_total_bytes, (int64_t)0);
+}
+
+static char *rp_desc_text(rp_mem *mem, const char *text, bool *failed) {
+    char *copy = text ? rp_mem_text(mem, rp_slice_of(text)) : NULL;
+    *failed |= text && !copy;
+    return copy;
+}
+
+// The desc's strings become the hub's own; the mount loses its last slash.
+static bool rp_hub_take_desc(rtpush_hub *hub, const rtpush_desc *desc) {
+    bool failed = false;
+    hub->desc = *desc;
+    rp_desc_fill(&hub->desc);
+    char *mount = rp_desc_text(&hub->mem, desc->mount ? desc->mount : "/live", &failed);
+    if (mount && *mount && mount[strlen(mount) - 1] == '/') mount[strlen(mount) - 1] = 0;
+    hub->desc.mount = mount;
+    hub->desc.origin = rp_desc_text(&hub->mem, desc->origin, &failed);
+    hub->desc.listen = NULL;
+    return !failed;
+}
+
+// A new epoch: 8 of [a-z0-9].
+static bool rp_hub_new_epoch(rtpush_hub *hub) {
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+    unsigned char bytes[8];
+    if (hub->sys.random(hub->sys.user, bytes, sizeof bytes)) return false;
+    for (unsigned i = 0; i < 8; i++) hub->log.epoch[i] = letters[bytes[i] % 36];
+    return true;
+}
+
+static int rp_server_open(rtpush_hub *hub) {
+    rp_mem *mem = &hub->mem;
+    const rtpush_desc *d = &hub->desc;
+    rp_server *server = (rp_server *)rp_mem_get(mem, sizeof *server);
+    if (!server) return RTPUSH_E_MEMORY;
+    hub->server = server;
+    server->wake.read_fd = server->wake.write_fd = server->spare_fd = -1;
+#ifndef RTPUSH_NO_THREADS
+    pthread_mutex_init(&server->lock, NULL);
+#endif
+    rp_slab_init(&server->conns, mem, sizeof(rp_conn));
+    rp_slab_init(&server->streams, mem, sizeof(rp_stream));
+    rp_slab_init(&server->timers, mem, sizeof(rp_host_timer));
+    server->accept_again.fire = rp_accept_again;
+    server->drain_timer.fire = rp_drain_cut;
+    server->date_second = -1;
+    server->input_cap = (size_t)(d->head_max + d->input_per_turn) + 1024;
+    server->input = (char *)rp_mem_get(mem, server->input_cap);
+    server->names_text = (char *)rp_mem_get(mem, (size_t)d->line_max + 2);
+    server->path_text = (char *)rp_mem_get(mem, (size_t)d->line_max + 2);
+    server->token_text = (char *)rp_mem_get(mem, (size_t)d->line_max + 2);
+    if (!server->input || !server->names_text || !server->path_text || !server->token_text || !rp_table_init(mem, &server->ips)) return RTPUSH_E_MEMORY;
+    server->backend = d->backend ? d->backend : rp_backend_find(d->backend_name);
+    if (!server->backend) return RTPUSH_E_BACKEND;
+    server->state = server->backend->open(server->backend->user);
+    server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (!server->state || rp_wake_open(&server->wake)) return RTPUSH_E_SYSTEM;
+    return server->backend->watch(server->state, server->wake.read_fd, RP_TAG_WAKE, 0, RTPUSH_READ) ? RTPUSH_E_SYSTEM : RTPUSH_OK;
+}
+
+static int rp_hub_open(rtpush_hub *hub, const rtpush_desc *desc) {
+    rp_mem *mem = &hub->mem;
+    if (!rp_hub_take_desc(hub, desc)) return RTPUSH_E_MEMORY;
+    if (hub->sys.random(hub->sys.user, &hub->hash_key, sizeof hub->hash_key) || !rp_hub_new_epoch(hub)) return RTPUSH_E_SYSTEM;
+    hub->log.mem = mem;
+    hub->quiet.quiet_next = hub->quiet.quiet_prev = &hub->quiet;
+    rp_wheel_init(&hub->wheel, hub->sys.now_ms(hub->sys.user));
+    bool is_ready = rp_table_init(mem, &hub->names) && rp_table_init(mem, &hub->dead);
+    if (!is_ready || !rp_outbox_open(hub) || !rp_people_open(hub)) return RTPUSH_E_MEMORY;
+    int code = rp_server_open(hub);
+    if (!code && desc->bus && desc->bus->open) code = desc->bus->open(desc->bus->user, hub);
+    return !code && desc->listen ? rtpush_listen(hub, desc->listen, NULL) : code;
+}
+
+RTPUSH_DEF rtpush_hub *rtpush_create_ex(const rtpush_desc *desc, int *code) {
+    rp_mem mem;
+    mem.alloc = desc->alloc ? desc->alloc : rp_mem_default;
+    mem.user = desc->alloc_user;
+    mem.failed = 0;
+    rtpush_hub *hub = (rtpush_hub *)rp_mem_get(&mem, sizeof *hub);
+    *code = RTPUSH_E_MEMORY;
+    if (!hub) return NULL;
+    hub->mem = mem;
+    hub->last_error = "";
+    rp_sys_merge(&hub->sys, desc->sys);
+    *code = rp_hub_open(hub, desc);
+    if (!*code) return hub;
+    rp_hub_free(hub);
+    return NULL;
+}
+
+RTPUSH_DEF rtpush_hub *rtpush_create(const rtpush_desc *desc) {
+    int code;
+    return rtpush_create_ex(desc, &code);
+}
+
+RTPUSH_DEF int rtpush_listen(rtpush_hub *hub, const char *url, int *port) {
+    if (hub->server->is_draining) return rp_hub_error(hub, RTPUSH_E_STATE, url);
+    int fd = hub->sys.listen(hub->sys.user, url);
+    if (fd == -EINVAL) return rp_hub_error(hub, RTPUSH_E_URL, url);
+    if (fd == -EADDRINUSE) return rp_hub_error(hub, RTPUSH_E_IN_USE, url);
+    if (fd < 0) return rp_hub_error(hub, RTPUSH_E_SYSTEM, strerror(-fd));
+    if (port) {
+        struct sockaddr_storage address;
+        rtpush_peer peer;
+        socklen_t size = sizeof address;
+        memset(&address, 0, sizeof address);
+        getsockname(fd, (struct sockaddr *)(void *)&address, &size);
+        rp_peer_of(&peer, &address);
+        *port = peer.port;
+    }
+    return rp_listener_add(hub, fd, strncmp(url, "unix:", 5) ? NULL : url + 5);
+}
+
+RTPUSH_DEF int rtpush_adopt_listener(rtpush_hub *hub, int fd) {
+    rp_fd_prepare(fd);
+    return rp_listener_add(hub, fd, NULL);
+}
+
+RTPUSH_DEF int rtpush_adopt(rtpush_hub *hub, int fd) {
+    rtpush_peer peer;
+    memset(&peer, 0, sizeof peer);
+    rp_fd_prepare(fd);
+    return rp_conn_new(hub, fd, &peer) ? RTPUSH_OK : RTPUSH_E_MEMORY;
+}
+
+RTPUSH_DEF void rtpush_destroy(rtpush_hub *hub) {
+    if (!hub) return;
+    if (hub->server->is_in_step) hub->server->is_doomed = true;
+    else rp_hub_free(hub);
+}
+
+// --- running ---
+
+RTPUSH_DEF int rtpush_timeout(rtpush_hub *hub) {
+    if (rp_server_has_work(hub)) return 0;
+    uint64_t next = rp_wheel_next(&hub->wheel), now = hub->sys.now_ms(hub->sys.user);
+    if (next == UINT64_MAX) return -1;
+    return next <= now ? 0 : (int)RP_MIN(next - now, (uint64_t)INT32_MAX);
+}
+
+RTPUSH_DEF int rtpush_step(rtpush_hub *hub, int timeout_ms) {
+    rp_server *server = hub->server;
+    if (server->is_over) return RTPUSH_E_STATE;
+    if (RP_ATOMIC_READ(&server->is_stopped)) { RP_ATOMIC_WRITE(&server->is_stopped, 0); return RTPUSH_E_STATE; }
+    int own = rtpush_timeout(hub);
+    if (timeout_ms < 0 || (own >= 0 && own < timeout_ms)) timeout_ms = own;
+    server->is_in_step = true;
+    rp_server_turn(hub, timeout_ms);
+    server->is_in_step = false;
+#ifdef RTPUSH_DEBUG
+    RTPUSH_ASSERT(!rp_check_all(hub));
+#endif
+    if (server->is_doomed) { rp_hub_free(hub); return RTPUSH_E_STATE; }
+    server->is_over = server->is_draining && !server->conns.live;
+    return RTPUSH_OK;
+}
+
+RTPUSH_DEF int rtpush_run(rtpush_hub *hub) {
+    while (!rtpush_step(hub, -1)) {}
+    return RTPUSH_OK;
+}
+
+RTPUSH_DEF void rtpush_stop(rtpush_hub *hub) {
+    RP_ATOMIC_WRITE(&hub->server->is_stopped, 1);
+    rp_wake_up(&hub->server->wake);
+}
+
+RTPUSH_DEF int rtpush_fd(rtpush_hub *hub) { return hub->server->backend->fd ? hub->server->backend->fd(hub->server->state) : -1; }
+
+RTPUSH_DEF int rtpush_drain(rtpush_hub *hub, int64_t spread_ms, int64_t deadline_ms) {
+    rp_server *server = hub->server;
+    if (server->is_draining) return RTPUSH_E_STATE;
+    server->drain_spread = spread_ms > 0 ? (uint64_t)RP_MIN(spread_ms, (int64_t)UINT32_MAX) : spread_ms < 0 ? 0 : 3000;
+    if (deadline_ms >= 0) rp_timer_start(&hub->wheel, &server->drain_timer, hub->wheel.now + (uint64_t)(deadline_ms ? deadline_ms : 10000));
+    rp_server_drain(hub);
+    return RTPUSH_OK;
+}
+
+RTPUSH_DEF bool rtpush_is_draining(rtpush_hub *hub) { return hub->server->is_draining; }
+RTPUSH_DEF const char *rtpush_last_error(rtpush_hub *hub) { return hub->last_error; }
+RTPUSH_DEF void *rtpush_user(rtpush_hub *hub) { return hub->desc.user; }
+RTPUSH_DEF uint64_t rtpush_now(rtpush_hub *hub) { return hub->wheel.now; }
+
+// --- other threads ---
+
+RTPUSH_DEF int rtpush_post(rtpush_hub *hub, void (*fn)(rtpush_hub *hub, void *arg), void *arg) {
+    rp_server *server = hub->server;
+    rp_posted *posted = (rp_posted *)RTPUSH_REALLOC(NULL, sizeof *posted); // desc.alloc is for the hub's thread alone
+    if (!posted) return RTPUSH_E_MEMORY;
+    posted->fn = fn;
+    posted->arg = arg;
+    rp_server_lock(server);
+    bool was_empty = !server->posted;
+    posted->next = server->posted;
+    server->posted = posted;
+    rp_server_unlock(server);
+    if (was_empty) rp_wake_up(&server->wake);
+    return RTPUSH_OK;
+}
+
+typedef struct rp_async {
+    size_t topic_size, size;
+} rp_async;
+
+static void rp_async_publish(rtpush_hub *hub, void *arg) {
+    rp_async *async = (rp_async *)arg;
+    const char *topic = (const char *)(async + 1);
+    int code = rtpush_publish(hub, topic, topic + async->topic_size + 1, async->size);
+    if (code) rp_hub_log(hub, "publish_async: %s", rtpush_strerror(code));
+    RTPUSH_FREE(async);
+}
+
+RTPUSH_DEF int rtpush_publish_async(rtpush_hub *hub, const char *topic, const void *data, size_t size) {
+    size_t topic_size = topic ? strlen(topic) : 0;
+    if (!topic || !rtpush_is_topic(topic, topic_size, false)) return RTPUSH_E_TOPIC;
+    if (size > (uint64_t)hub->desc.message_max) return RTPUSH_E_TOO_BIG;
+    rp_async *async = (rp_async *)RTPUSH_REALLOC(NULL, sizeof *async + topic_size + 1 + size);
+    if (!async) return RTPUSH_E_MEMORY;
+    async->topic_size = topic_size;
+    async->size = size;
+    memcpy(async + 1, topic, topic_size + 1);
+    if (size) memcpy((char *)(async + 1) + topic_size + 1, data, size);
+    int code = rtpush_post(hub, rp_async_publish, async);
+    if (code) RTPUSH_FREE(async);
+    return code;
+}
+
+// --- publishing ---
+
+RTPUSH_DEF int rtpush_publish_ex(rtpush_hub *hub, const rtpush_publication *what, uint64_t *ticket) {
+    int code = rp_publish(hub, what, ticket);
+    return code ? rp_hub_error(hub, code, NULL) : code;
+}
+
+RTPUSH_DEF int rtpush_publish(rtpush_hub *hub, const char *topic, const void *data, size_t size) {
+    rtpush_publication what;
+    memset(&what, 0, sizeof what);
+    what.topic = topic;
+    what.data = data;
+    what.size = size;
+    return rtpush_publish_ex(hub, &what, NULL);
+}
+
+RTPUSH_DEF int rtpush_publish_user(rtpush_hub *hub, const char *name, const void *data, size_t size) {
+    char topic[RP_TOPIC_MAX + 1];
+    int n = snprintf(topic, sizeof topic, "@user/%s", name);
+    return n < 0 || (size_t)n >= sizeof topic ? rp_hub_error(hub, RTPUSH_E_TOPIC, NULL) : rtpush_publish(hub, topic, data, size);
+}
+
+RTPUSH_DEF int rtpush_send(rtpush_hub *hub, rtpush_session handle, const void *data, size_t size, int kind) {
+    rp_session *session = rp_session_find(hub, handle);
+    if (!session || session->is_ending) return RTPUSH_E_GONE;
+    rp_conn *c = session->conns;
+    if (!c || c->phase != RP_PHASE_SOCKET) return RTPUSH_E_TRANSPORT;
+    if (size > (uint64_t)hub->desc.message_max) return RTPUSH_E_TOO_BIG;
+    if (!rp_conn_has_room(hub, c)) return RTPUSH_E_FULL;
+    bool is_text = kind == RTPUSH_TEXT || kind == RTPUSH_JSON || (kind == RTPUSH_AUTO && !rtpush_utf8(0, data, size));
+    if (is_text && kind != RTPUSH_AUTO && rtpush_utf8(0, data, size)) return RTPUSH_E_UTF8;
+    rp_socket_put(hub, c, is_text ? RP_WS_TEXT : RP_WS_BINARY, data, size);
+    return c->own && c->own->is_broken ? RTPUSH_E_MEMORY : RTPUSH_OK;
+}
+
+// --- topics ---
+
+RTPUSH_DEF int rtpush_configure(rtpush_hub *hub, const char *pattern, const rtpush_topic_desc *desc) {
+    size_t size = strlen(pattern);
+    if (!rtpush_is_topic(pattern, size, true)) return rp_hub_error(hub, RTPUSH_E_TOPIC, pattern);
+    rp_rule *rule = (rp_rule *)rp_mem_get(&hub->mem, sizeof *rule + size);
+    if (!rule) return rp_hub_error(hub, RTPUSH_E_MEMORY, NULL);
+    rule->desc = *desc;
+    rule->size = size;
+    memcpy(rule->pattern, pattern, size);
+    rule->next = hub->rules;
+    hub->rules = rule;
+    for (rp_node *node = rp_table_next(&hub->names, NULL); node; node = rp_table_next(&hub->names, node)) {
+        rp_source *s = RP_OWNER(rp_source, node, node);
+        if (s->is_pattern || !rp_topic_matches(rp_slice_of(pattern), rp_source_name(s))) continue;
+        rp_topic_set(hub, rp_source_topic(s), desc);
+        rp_log_trim_later(&hub->log, rp_source_topic(s));
+    }
+    return RTPUSH_OK;
+}
+
+// The connection of a session that a host may subscribe: a WebSocket or an event stream.
+static rp_conn *rp_session_stream(rtpush_hub *hub, rtpush_session handle) {
+    rp_session *session = rp_session_find(hub, handle);
+    for (rp_conn *c = session ? session->conns : NULL; c; c = c->next_in_session)
+        if (c->phase == RP_PHASE_SOCKET || c->phase == RP_PHASE_STREAM) return c;
+    return NULL;
+}
+
+RTPUSH_DEF int rtpush_subscribe(rtpush_hub *hub, rtpush_session handle, const char *topic, const char *since) {
+    rp_conn *c = rp_session_stream(hub, handle);
+    rp_start start = rp_start_parse(since ? rp_slice_of(since) : rp_slice(NULL, 0));
+    rtpush_slice name = rp_slice_of(topic);
+    if (!c) return rp_session_find(hub, handle) ? RTPUSH_E_TRANSPORT : RTPUSH_E_GONE;
+    if (!rtpush_is_topic(topic, name.size, true)) return RTPUSH_E_TOPIC;
+    if (start.kind == RP_START_BAD) return RTPUSH_E_ARGUMENT;
+    if (rp_conn_sub(hub, c, name)) return RTPUSH_OK;
+    return rp_open_join(hub, c, name, &start, rp_slice(NULL, 0));
+}
+
+RTPUSH_DEF int rtpush_unsubscribe(rtpush_hub *hub, rtpush_session handle, const char *topic) {
+    rp_conn *c = rp_session_stream(hub, handle);
+    if (!c) return RTPUSH_E_GONE;
+    rp_conn_unsubscribe(hub, c, rp_slice_of(topic));
+    return RTPUSH_OK;
+}
+
+RTPUSH_DEF size_t rtpush_history(rtpush_hub *hub, const char *topic, uint64_t since, bool (*each)(const rtpush_message *m, void *user), void *user) {
+    size_t count = 0;
+    uint64_t head = hub->log.head;
+    for (;;) { // found again each time: the callback may change anything
+        const rp_topic *t = rp_hub_find_topic(hub, rp_slice_of(topic));
+        uint32_t i = t ? rp_topic_after(t, since) : 0;
+        if (!t || i == t->count || rp_topic_at(t, i)->seq > head) return count;
+        const rp_msg *m = rp_topic_at(t, i);
+        since = m->seq;
+        if (m->is_ephemeral) continue;
+        rtpush_message view = rp_msg_view(m, hub->wheel.now, rp_hub_wall(hub));
+        count++;
+        if (each && !each(&view, user)) return count;
+    }
+}
+
+RTPUSH_DEF size_t rtpush_presence(rtpush_hub *hub, const char *topic, bool (*each)(const char *name, void *user), void *user) {
+    rp_crowd *crowd = rp_crowd_find(hub, rp_slice_of(topic));
+    size_t count = crowd ? crowd->present : 0;
+    for (rp_node *node = crowd && each ? rp_table_next(&crowd->members, NULL) : NULL; node; node = rp_table_next(&crowd->members, node)) {
+        const rp_member *member = RP_OWNER(rp_member, node, node);
+        if (member->refs && !each(member->name, user)) break;
+    }
+    return count;
+}
+
+RTPUSH_DEF int rtpush_clear(rtpush_hub *hub, const char *topic) {
+    rp_topic *t = rp_hub_find_topic(hub, rp_slice_of(topic));
+    if (t) rp_hub_clear(hub, t);
+    return rtpush_is_topic(topic, strlen(topic), false) ? RTPUSH_OK : RTPUSH_E_TOPIC;
+}
+
+RTPUSH_DEF size_t rtpush_subscribers(rtpush_hub *hub, const char *topic) { return rp_hub_subscribers(hub, rp_slice_of(topic)); }
+RTPUSH_DEF const char *rtpush_cursor_text(rtpush_hub *hub, char *buf) { return rp_hub_cursor(hub, buf, hub->log.head); }
+
+// --- sessions ---
+
+RTPUSH_DEF int rtpush_info(rtpush_hub *hub, rtpush_session handle, rtpush_session_info *info) {
+    const rp_session *session = rp_session_find(hub, handle);
+    memset(info, 0, sizeof *info);
+    if (!session) return RTPUSH_E_GONE;
+    info->identity = rp_session_identity(session);
+    info->transport = session->transport;
+    info->user = session->user;
+    info->cursor = hub->log.head;
+    for (const rp_conn *c = session->conns; c; c = c->next_in_session) {
+        info->peer = c->peer;
+        info->cursor = RP_MIN(info->cursor, rp_reader_cursor(hub, &c->reader));
+        info->lag += rp_reader_lag(&c->reader);
+        info->topics += c->reader.count;
+        info->own_bytes += rp_conn_own_size(c);
+    }
+    return RTPUSH_OK;
+}
+
+RTPUSH_DEF int rtpush_set_user(rtpush_hub *hub, rtpush_session handle, void *user) {
+    rp_session *session = rp_session_find(hub, handle);
+    if (session) session->user = user;
+    return session ? RTPUSH_OK : RTPUSH_E_GONE;
+}
+
+RTPUSH_DEF void *rtpush_get_user(rtpush_hub *hub, rtpush_session handle) {
+    const rp_session *session = rp_session_find(hub, handle);
+    return session ? session->user : NULL;
+}
+
+// Ends a session, its connections by `code`. It does not linger.
+static void rp_session_close(rtpush_hub *hub, rp_session *session, int code, const char *reason) {
+    rp_session_end(hub, session, code); // first: what follows finds it ending
+    rp_timer_stop(&hub->wheel, &session->linger);
+    for (rp_conn *c = session->conns, *next; c; c = next) {
+        next = c->next_in_session;
+        rp_push_close(hub, c, code, reason);
+    }
+}
+
+RTPUSH_DEF int rtpush_close(rtpush_hub *hub, rtpush_session handle, int code, const char *reason) {
+    rp_session *session = rp_session_find(hub, handle);
+    bool is_good = code == 1000 || (code >= 3000 && code <= 4999);
+    if (!session || session->is_ending) return RTPUSH_E_GONE;
+    if (!is_good || rtpush_utf8(0, reason ? reason : "", reason ? strlen(reason) : 0)) return RTPUSH_E_ARGUMENT;
+    rp_session_close(hub, session, code, reason ? reason : "");
+    return RTPUSH_OK;
+}
+
+RTPUSH_DEF size_t rtpush_each(rtpush_hub *hub, bool (*each)(rtpush_hub *hub, rtpush_session session, void *user), void *user) {
+    size_t count = 0;
+    for (uint32_t i = 0; i < rp_slab_end(&hub->people->sessions); i++) {
+        rp_slot *slot = rp_slab_at(&hub->people->sessions, i);
+        if (!(slot->generation & 1) || ((rp_session *)(void *)slot)->is_ending) continue;
+        count++;
+        if (!each(hub, rp_slab_handle(slot), user)) break;
+    }
+    return count;
+}
+
+RTPUSH_DEF size_t rtpush_kick(rtpush_hub *hub, const char *identity, int code, const char *reason) {
+    size_t count = 0;
+    for (uint32_t i = 0; i < rp_slab_end(&hub->people->sessions); i++) {
+        rp_slot *slot = rp_slab_at(&hub->people->sessions, i);
+        rp_session *session = (rp_session *)(void *)slot;
+        if (!(slot->generation & 1) || strcmp(rp_session_identity(session), identity)) continue;
+        count += rtpush_close(hub, rp_slab_handle(slot), code, reason) == RTPUSH_OK;
+    }
+    return count;
+}
+
+// --- requests ---
+
+RTPUSH_DEF rtpush_slice rtpush_method(const rtpush_request *request) { return request->head->method; }
+RTPUSH_DEF rtpush_slice rtpush_path(const rtpush_request *request) { return request->path; }
+RTPUSH_DEF rtpush_slice rtpush_body(const rtpush_request *request) { return request->body; }
+RTPUSH_DEF rtpush_peer rtpush_request_peer(const rtpush_request *request) { return request->conn->peer; }
+RTPUSH_DEF rtpush_slice rtpush_header(const rtpush_request *request, const char *name) { return rp_http_header(request->head, name); }
+
+RTPUSH_DEF ptrdiff_t rtpush_query(const rtpush_request *request, const char *name, char *buf, size_t cap) {
+    ptrdiff_t size = rp_query_find(request->head->query, name, buf, cap);
+    return size < 0 ? -1 : size;
+}
+
+RTPUSH_DEF rtpush_slice rtpush_cookie(const rtpush_request *request, const char *name) {
+    rtpush_slice list = rp_http_header(request->head, "cookie"), part, key;
+    while (rp_slice_next(&list, ';', &part)) {
+        part = rp_slice_trim(part);
+        if (rp_slice_next(&part, '=', &key) && part.data && key.size == strlen(name) && !memcmp(key.data, name, key.size)) return part;
+    }
+    return rp_slice(NULL, 0);
+}
+
+// Header lines of the host's: whole, and none that would end the head or contradict ours. *type: its Content-Type.
+static bool rp_headers_are_good(const char *headers) {
+    rtpush_slice rest = rp_slice_of(headers ? headers : ""), line, name, value;
+    while (rest.size) {
+        ptrdiff_t n = rp_http_line(rest.data, rest.size, &line);
+        if (n <= 0 || !rp_http_field(line, &name, &value)) return false;
+        if (rp_slice_is(name, "content-length") || rp_slice_is(name, "transfer-encoding") || rp_slice_is(name, "connection")) return false;
+        rest = rp_slice_from(rest, (size_t)n);
+    }
+    return true;
+}
+
+static int rp_request_may_answer(rtpush_request *request, int status, const char *headers) {
+    if (request->is_answered || request->conn->phase != RP_PHASE_HEAD) return RTPUSH_E_STATE;
+    if (status < 200 || status > 599) return RTPUSH_E_ARGUMENT;
+    if (!rp_headers_are_good(headers)) return rp_hub_error(request->hub, RTPUSH_E_HEADER, NULL);
+    return RTPUSH_OK;
+}
+
+RTPUSH_DEF int rtpush_reply(rtpush_request *request, int status, const char *headers, const void *body, size_t size) {
+    int code = rp_request_may_answer(request, status, headers);
+    if (code) return code;
+    request->is_answered = true;
+    rp_reply_whole(request->hub, request->conn, status, NULL, rp_slice_of(headers ? headers : ""), rp_slice(body, size));
+    return RTPUSH_OK;
+}
+
+RTPUSH_DEF rtpush_stream rtpush_reply_begin(rtpush_request *request, int status, const char *headers) {
+    rtpush_hub *hub = request->hub;
+    rp_conn *c = request->conn;
+    if (rp_request_may_answer(request, status, headers) || rp_status_is_bare(status)) return 0;
+    rp_buf *own = rp_conn_own(hub, c);
+    rp_stream *stream = own ? rp_stream_new(hub, c) : NULL;
+    if (!stream) return 0;
+    request->is_answered = true;
+    rp_reply_head(hub, c, own, status, NULL, rp_slice_of(headers ? headers : ""), RP_LENGTH_CHUNKED);
+    return rp_slab_handle(&stream->slot);
+}
+
+static rp_conn *rp_stream_conn(rtpush_hub *hub, rtpush_stream handle) {
+    const rp_stream *stream = (const rp_stream *)rp_slab_find(&hub->server->streams, handle);
+    return stream && stream->conn->phase == RP_PHASE_REPLY ? stream->conn : NULL;
+}
+
+RTPUSH_DEF int rtpush_stream_write(rtpush_hub *hub, rtpush_stream handle, const void *data, size_t size) {
+    rp_conn *c = rp_stream_conn(hub, handle);
+    if (!c) return RTPUSH_E_GONE;
+    if (!rp_conn_has_room(hub, c)) return RTPUSH_E_FULL;
+    rp_buf *own = c->is_head ? NULL : rp_conn_own(hub, c);
+    if (own && c->is_http11) rp_chunk_put(&hub->mem, own, data, size);
+    else if (own) rp_buf_put(&hub->mem, own, data, size);
+    return own && own->is_broken ? RTPUSH_E_MEMORY : RTPUSH_OK;
+}
+
+RTPUSH_DEF int rtpush_stream_end(rtpush_hub *hub, rtpush_stream handle) {
+    rp_conn *c = rp_stream_conn(hub, handle);
+    if (!c) return RTPUSH_E_GONE;
+    if (c->is_http11 && !c->is_head) rp_conn_put(hub, c, rp_slice("0\r\n\r\n", 5));
+    rp_reply_done(hub, c);
+    return RTPUSH_OK;
+}
+
+static const char *rp_file_type(const char *path) {
+    static const char *const types[][2] = {
+        {".html", "text/html; charset=utf-8"}, {".js", "text/javascript; charset=utf-8"}, {".mjs", "text/javascript; charset=utf-8"},
+        {".css", "text/css; charset=utf-8"}, {".json", "application/json"}, {".txt", "text/plain; charset=utf-8"}, {".svg", "image/svg+xml"},
+        {".png", "image/png"}, {".jpg", "image/jpeg"}, {".gif", "image/gif"}, {".webp", "image/webp"}, {".ico", "image/x-icon"},
+        {".wasm", "application/wasm"}, {".woff2", "font/woff2"}, {".pdf", "application/pdf"}};
+    for (size_t i = 0; i < RP_COUNT(types); i++) {
+        size_t n = strlen(types[i][0]);
+        if (strlen(path) > n && !strcmp(path + strlen(path) - n, types[i][0])) return types[i][1];
+    }
+    return "application/octet-stream";
+}
+
+// Opens segment by segment below root, so that no link and no .. leads out of it. -1: there is no such regular file.
+static int rp_file_open(const char *root, const char *path, uint64_t *size) {
+    rtpush_slice rest = rp_slice_of(path), part;
+    struct stat info;
+    int at = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    while (at >= 0 && rp_slice_next(&rest, '/', &part)) {
+        char name[256];
+        if (!part.size && rest.data) continue;
+        bool is_good = part.size && part.size < sizeof name && *part.data != '.' && !memchr(part.data, '\\', part.size);
+        if (is_good) memcpy(name, part.data, part.size), name[part.size] = 0;
+        int next = is_good ? openat(at, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | (rest.data ? O_DIRECTORY : 0)) : -1;
+        close(at);
+        at = next;
+    }
+    if (at >= 0 && !fstat(at, &info) && S_ISREG(info.st_mode)) {
+        *size = (uint64_t)info.st_size;
+        return at;
+    }
+    if (at >= 0) close(at);
+    return -1;
+}
+
+RTPUSH_DEF int rtpush_reply_file(rtpush_request *request, const char *root, const char *path, const char *type) {
+    rtpush_hub *hub = request->hub;
+    rp_conn *c = request->conn;
+    uint64_t size = 0;
+    int code = rp_request_may_answer(request, 200, NULL);
+    if (code) return code;
+    request->is_answered = true;
+    int file = rp_file_open(root, path, &size);
+    if (file < 0) { rp_reply_error(hub, c, 404, "there is no such file", ""); return RTPUSH_OK; }
+    rp_buf *own = rp_conn_own(hub, c);
+    rp_stream *stream = own ? rp_stream_new(hub, c) : NULL;
+    if (!stream) { close(file); rp_conn_drop(hub, c, 1011); return RTPUSH_E_MEMORY; }
+    stream->file = file;
+    stream->left = c->is_head ? 0 : size;
+    rp_reply_head(hub, c, own, 200, type ? type : rp_file_type(path), rp_slice(NULL, 0), (int64_t)size);
+    c->reader.wire = &rp_wire_file;
+    return RTPUSH_OK;
+}
+
+RTPUSH_DEF int rtpush_accept_websocket(rtpush_request *request, rtpush_session *session) {
+    rtpush_hub *hub = request->hub;
+    rp_conn *c = request->conn;
+    rp_start start;
+    rp_gap gap;
+    int code = rp_request_may_answer(request, 200, NULL);
+    if (session) *session = 0;
+    if (code) return code;
+    if (!request->head->wants_websocket) return RTPUSH_E_TRANSPORT;
+    request->is_answered = true;
+    if (rp_origin_of(hub, request->head) == RP_ORIGIN_WRONG) { rp_reply_error(hub, c, 403, "this origin is not allowed here (origin)", ""); return RTPUSH_E_FORBIDDEN; }
+    if (!rp_handshake_is_good(hub, c, request->head)) return RTPUSH_E_STATE;
+    memset(&start, 0, sizeof start);
+    hub->server->name_count = 0;
+    code = rp_open_reader(hub, c, &rp_wire_raw, &request->login, rp_slice(NULL, 0), &start, &gap);
+    if (code) { rp_reply_code(hub, c, code); return code; }
+    if (session) *session = rp_session_handle(c->session);
+    rp_handshake_answer(hub, c, request->head, false, &gap);
+    if (c->session) rp_session_announce(hub, c->session);
+    return RTPUSH_OK;
+}
+
+// --- timers ---
+
+static void rp_host_timer_fire(rtpush_hub *hub, rp_timer *timer) {
+    rp_host_timer *own = RP_OWNER(rp_host_timer, timer, timer);
+    rp_host_timer fired = *own;
+    rp_slab_give(&hub->server->timers, &own->slot);
+    fired.fn(hub, fired.user);
+}
+
+RTPUSH_DEF rtpush_timer rtpush_after(rtpush_hub *hub, int64_t ms, void (*fn)(rtpush_hub *hub, void *user), void *user) {
+    rp_host_timer *own = (rp_host_timer *)rp_slab_take(&hub->server->timers);
+    if (!own) return 0;
+    own->timer.fire = rp_host_timer_fire;
+    own->fn = fn;
+    own->user = user;
+    rp_timer_start(&hub->wheel, &own->timer, hub->sys.now_ms(hub->sys.user) + (uint64_t)RP_MAX(ms, (int64_t)0));
+    return rp_slab_handle(&own->slot);
+}
+
+RTPUSH_DEF void rtpush_cancel(rtpush_hub *hub, rtpush_timer handle) {
+    rp_host_timer *own = (rp_host_timer *)rp_slab_find(&hub->server->timers, handle);
+    if (!own) return;
+    rp_timer_stop(&hub->wheel, &own->timer);
+    rp_slab_give(&hub->server->timers, &own->slot);
+}
+
+// --- statistics ---
+
+RTPUSH_DEF void rtpush_get_stats(rtpush_hub *hub, rtpush_stats *stats) { rp_stats_read(hub, stats); }
+RTPUSH_DEF const char *rtpush_check(rtpush_hub *hub) { return rp_check_all(hub); }
+
+#endif // RP_SERVER
+
+#undef RP_OPEN
+#undef RP_SERVER
