@@ -3445,10 +3445,9 @@ static rp_source *rp_hub_pattern(rtpush_hub *hub, rtpush_slice name, int *code) 
     uint64_t hash = rp_hub_hash(hub, name);
     rp_source *p = rp_hub_find(hub, name, hash);
     if (p) return p;
-    *code = RTPUSH_E_PATTERNS;
-    if (hub->pattern_count >= (uint64_t)hub->desc.patterns_max) return NULL;
-    *code = RTPUSH_E_MEMORY;
-    if (!rp_mem_grow(&hub->mem, (void **)&hub->patterns, &hub->pattern_cap, hub->pattern_count, sizeof *hub->patterns)) return NULL;
+    bool is_full = hub->pattern_count >= (uint64_t)hub->desc.patterns_max;
+    *code = is_full ? RTPUSH_E_PATTERNS : RTPUSH_E_MEMORY;
+    if (is_full || !rp_mem_grow(&hub->mem, (void **)&hub->patterns, &hub->pattern_cap, hub->pattern_count, sizeof *hub->patterns)) return NULL;
     p = (rp_source *)rp_mem_get(&hub->mem, sizeof *p + name.size + 1);
     if (!p) return NULL;
     p->is_pattern = true;
@@ -3459,9 +3458,9 @@ static rp_source *rp_hub_pattern(rtpush_hub *hub, rtpush_slice name, int *code) 
     p->slow = (uint8_t)(rule->slow ? rule->slow : hub->desc.slow);
     rp_table_add(&hub->mem, &hub->names, &p->node, hash);
     hub->patterns[hub->pattern_count++] = p;
-    if (rp_pattern_join(hub, p)) return p;
-    rp_pattern_die(hub, p);
-    return NULL;
+    if (!rp_pattern_join(hub, p)) { rp_pattern_die(hub, p); return NULL; }
+    *code = RTPUSH_OK;
+    return p;
 }
 
 // The topic or pattern of a valid name.

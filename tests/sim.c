@@ -1331,7 +1331,7 @@ static void pub_refused(uint32_t no, const char *how) {
 }
 
 // This publication has this id. Told by whoever knows it first, and again by everybody else.
-static void bind(uint32_t no, uint64_t seq, const char *by) {
+static void bind_id(uint32_t no, uint64_t seq, const char *by) {
     pub *p = &W.pubs[no];
     if (p->seq == seq) return;
     if (seq == 0 || seq > 1000000) {
@@ -1373,7 +1373,7 @@ static void settle_expected(void) {
     if (!W.expected_pub || W.is_destroyed) return;
     uint32_t no = W.expected_pub;
     W.expected_pub = 0;
-    if (hub_head() >= W.expected_seq && !pub_at(W.expected_seq)) bind(no, W.expected_seq, "on_publish");
+    if (hub_head() >= W.expected_seq && !pub_at(W.expected_seq)) bind_id(no, W.expected_seq, "on_publish");
 }
 
 // ============================================================================
@@ -1412,7 +1412,7 @@ typedef struct asked {
 
 typedef struct client {
     int kind, id;
-    char name[24], session[40], user_topic[40];
+    char name[24], session[64], user_topic[96];
     uint64_t due, stall_until, last_rx, opened_at;
     // the connection
     vconn *conn;
@@ -1562,7 +1562,7 @@ static void client_has(client *c, uint32_t no, const char *epoch, uint64_t seq, 
     place k;
     memcpy(k.epoch, epoch, 9);
     k.seq = seq;
-    bind(no, seq, c->name);
+    bind_id(no, seq, c->name);
     say("%s has %" PRIu64 " of %s%s", c->name, seq, p->topic, is_replay ? " again" : "");
     T.received[c->transport]++;
     if (!is_allowed(c, p->topic)) broke("a reader gets its topics only", "client %s got %" PRIu64 " of %s", c->name, seq, p->topic);
@@ -1695,7 +1695,7 @@ static void client_told_gap(client *c, int g) {
 static int publish_answered(client *c, uint32_t no, const char *id, const char *by) {
     place k;
     if (!parse_place(&k, id)) return broke("a publish is answered by an id", "client %s, message %u: %s", c->name, no, id ? id : "-"), -1;
-    bind(no, k.seq, by);
+    bind_id(no, k.seq, by);
     W.pubs[no].answered = true;
     T.answers++;
     return 0;
@@ -2753,7 +2753,7 @@ static void host_done(rtpush_hub *hub, uint64_t ticket, uint64_t seq, int code, 
     uint32_t no = (uint32_t)(uintptr_t)user;
     if (W.pubs[no].answered) broke("a publish completes once", "message %u", no);
     W.pubs[no].answered = true;
-    if (code == RTPUSH_OK) bind(no, seq, "its completion");
+    if (code == RTPUSH_OK) bind_id(no, seq, "its completion");
     else pub_refused(no, "its completion");
 }
 
@@ -2772,7 +2772,7 @@ static void host_publish(rtpush_hub *hub) {
     if (how < 2) {
         p->event[0] = 0;
         code = is_user && one_in(2) ? rtpush_publish_user(hub, topic + 6, p->data, p->size) : rtpush_publish(hub, topic, p->data, p->size);
-        if (code == RTPUSH_OK && !W.is.has_bus) bind(no, hub_head(), "rtpush_publish");
+        if (code == RTPUSH_OK && !W.is.has_bus) bind_id(no, hub_head(), "rtpush_publish");
     } else if (how == 2 && !foretells()) {
         p->event[0] = 0;
         code = rtpush_publish_async(hub, topic, p->data, p->size);
@@ -2847,7 +2847,7 @@ static bool each_held(const rtpush_message *m, void *user) {
     if (p->size != m->size || memcmp(p->data, m->data, m->size) != 0 || strcmp(p->topic, m->topic) != 0 || strcmp(p->event, m->event) != 0 || p->kind != m->kind)
         broke("the history holds what was published", "message %u", no);
     if (m->ephemeral || p->is_ephemeral) broke("an ephemeral message is not in the history", "message %u", no);
-    bind(no, m->seq, "the history");
+    bind_id(no, m->seq, "the history");
     return true;
 }
 
@@ -3006,7 +3006,7 @@ static void on_message(rtpush_hub *hub, rtpush_session from, const rtpush_messag
     p->answered = true;
     settle_expected();
     int code = rtpush_publish(hub, m->topic, m->data, m->size);
-    if (code == RTPUSH_OK && !W.is.has_bus) bind(no, hub_head(), "on_message");
+    if (code == RTPUSH_OK && !W.is.has_bus) bind_id(no, hub_head(), "on_message");
     if (code != RTPUSH_OK) pub_refused(no, "on_message");
     maybe_host_call(hub, 8);
 }
@@ -3113,7 +3113,7 @@ static void bus_run(rtpush_hub *hub) {
                 break;
             }
             it->seq = ++W.bus_head;
-            bind(it->pub, it->seq, "the bus");
+            bind_id(it->pub, it->seq, "the bus");
             if (one_in(10)) W.bus_head += below(3); // a seq that never was is no gap
         }
         it->is_delivered = true;
@@ -3219,7 +3219,7 @@ static client *client_new(int kind) {
     c->id = client_count++;
     c->kind = kind;
     snprintf(c->name, sizeof c->name, "%c%d", "rpvq"[kind], c->id);
-    snprintf(c->user_topic, sizeof c->user_topic, "@user/%s", c->name);
+    snprintf(c->user_topic, sizeof c->user_topic, "@user/%c%d", "rpvq"[kind], c->id);
     c->due = W.now + spread(3000) + 1;
     if (kind == READER) client_rebirth(c);
     return c;
@@ -3640,7 +3640,7 @@ static bool stalled_readers(int slow) {
             uint32_t no = pub_new(VIA_API, -1, "a", RTPUSH_TEXT, false);
             W.pubs[no].event[0] = 0;
             rtpush_publish(W.hub, "a", W.pubs[no].data, W.pubs[no].size);
-            bind(no, hub_head(), "rtpush_publish");
+            bind_id(no, hub_head(), "rtpush_publish");
             if (i % 5 == 0) turn(W.now + 1);
             if (i == 1000) early = peak = W.live_bytes;
             if (i > 1000 && W.live_bytes > peak) peak = W.live_bytes;

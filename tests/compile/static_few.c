@@ -1,5 +1,7 @@
 // A private copy of the library of which a program calls little: no warning about the rest, no name exported.
+#ifndef RTPUSH_STATIC
 #define RTPUSH_STATIC
+#endif
 #define RTPUSH_IMPLEMENTATION
 #include "../../rtpush.h"
 
