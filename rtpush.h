@@ -488,7 +488,7 @@ RTPUSH_DEF const char *rtpush_check(rtpush_hub *hub);
 #define RTPUSH_HEADERS_MAX 64
 
 typedef struct rtpush_head {
-    rtpush_slice method, target, path, query; // path and query as sent (of an absolute form: behind the authority)
+    rtpush_slice method, target, path, query; // path and query as sent; of an absolute form behind the authority, "/" if empty
     rtpush_slice host;
     int minor;              // HTTP/1.minor
     bool keep_alive;        // the connection may serve another request
@@ -650,6 +650,8 @@ static bool rp_slice_is(rtpush_slice s, const char *word) {
     while (i < s.size && word[i] && rp_lower(s.data[i]) == rp_lower(word[i])) i++;
     return i == s.size && !word[i];
 }
+
+static bool rp_slice_equals(rtpush_slice s, const char *text) { return s.size == strlen(text) && !memcmp(s.data, text, s.size); }
 
 static rtpush_slice rp_slice_trim(rtpush_slice s) {
     while (s.size && (s.data[0] == ' ' || s.data[0] == '\t')) s.data++, s.size--;
@@ -892,9 +894,9 @@ static char *rp_buf_room(rp_mem *mem, rp_buf *buf, size_t size) {
 }
 
 static bool rp_buf_put(rp_mem *mem, rp_buf *buf, const void *data, size_t size) {
-    char *room = rp_buf_room(mem, buf, size);
-    if (!room) return false;
-    if (size) memcpy(room, data, size);
+    char *room = size ? rp_buf_room(mem, buf, size) : NULL;
+    if (!room) return !size;
+    memcpy(room, data, size);
     buf->end += size;
     return true;
 }
@@ -1920,7 +1922,8 @@ static uint32_t rp_json_hex4(const char *p) {
     return c;
 }
 
-// A \u escape (p behind the u), with its second half where it is a surrogate pair; a lone one is U+FFFD.
+// A \u escape (p behind the u), with its second half where it is a surrogate pair. A lone surrogate is kept as one:
+// what it becomes is not UTF-8, and is refused as that.
 static uint32_t rp_json_escape(const char **at, const char *end) {
     const char *p = *at;
     uint32_t c = rp_json_hex4(p);
@@ -1930,8 +1933,6 @@ static uint32_t rp_json_escape(const char **at, const char *end) {
         if (low >= 0xdc00 && low <= 0xdfff) {
             c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
             p += 6;
-        } else {
-            c = 0xfffd;
         }
     }
     *at = p;
@@ -1978,6 +1979,14 @@ static void rp_json_string(rp_mem *mem, rp_buf *buf, const char *data, size_t si
     rp_buf_put(mem, buf, "\"", 1);
 }
 
+// Writes a JSON text as one line: CR and LF can only be white space between its tokens.
+static void rp_json_line(rp_mem *mem, rp_buf *buf, const char *data, size_t size) {
+    size_t at = rp_buf_size(buf);
+    if (!rp_buf_put(mem, buf, data, size)) return;
+    for (char *p = buf->data + buf->start + at, *end = buf->data + buf->end; p < end; p++)
+        if (*p == '\n' || *p == '\r') *p = ' ';
+}
+
 static void rp_json_text(rp_mem *mem, rp_buf *buf, const char *text) { rp_json_string(mem, buf, text, strlen(text)); }
 #endif // RP_SERVER
 
@@ -2011,6 +2020,17 @@ static bool rp_slice_all(rtpush_slice s, bool (*is)(char)) {
     return true;
 }
 
+// uri-host [":" port] (RFC 9110 §7.2), or empty: the characters of a host, and digits behind a colon outside brackets.
+static bool rp_http_is_authority(rtpush_slice s) {
+    const char *bracket = s.size ? (const char *)memchr(s.data, ']', s.size) : NULL;
+    size_t i = bracket ? (size_t)(bracket - s.data) : 0;
+    if (!rp_slice_all(s, rp_http_is_host)) return false;
+    while (i < s.size && s.data[i] != ':') i++;
+    for (i++; i < s.size; i++)
+        if (s.data[i] < '0' || s.data[i] > '9') return false;
+    return true;
+}
+
 // A line that ends with CR LF. > 0: its size with them, *line without; 0: more; -400: a bare CR or LF.
 static ptrdiff_t rp_http_line(const char *data, size_t size, rtpush_slice *line) {
     size_t i = 0;
@@ -2028,7 +2048,7 @@ static bool rp_http_target(rtpush_head *head) {
     rtpush_slice t = head->target;
     head->host = rp_slice(NULL, 0);
     if (!t.size || !rp_slice_all(t, rp_http_is_target)) return false;
-    if (t.size == 1 && *t.data == '*' && rp_slice_is(head->method, "OPTIONS")) {
+    if (t.size == 1 && *t.data == '*' && rp_slice_equals(head->method, "OPTIONS")) {
         head->path = t;
         head->query = rp_slice(NULL, 0);
         return true;
@@ -2039,7 +2059,7 @@ static bool rp_http_target(rtpush_head *head) {
         size_t size = scheme;
         while (size < t.size && t.data[size] != '/' && t.data[size] != '?') size++;
         head->host = rp_slice(t.data + scheme, size - scheme);
-        if (!head->host.size || !rp_slice_all(head->host, rp_http_is_host)) return false;
+        if (!head->host.size || !rp_http_is_authority(head->host)) return false;
         t = rp_slice(t.data + size, t.size - size);
     } else if (*t.data != '/') {
         return false;
@@ -2092,7 +2112,7 @@ typedef struct rp_framing {
 
 static int rp_http_frame_field(rtpush_head *head, rp_framing *f, rtpush_slice name, rtpush_slice value) {
     if (rp_slice_is(name, "host")) {
-        if (f->hosts++ || !rp_slice_all(value, rp_http_is_host)) return -400; // RFC 9112 §3.2: exactly one
+        if (f->hosts++ || !rp_http_is_authority(value)) return -400; // RFC 9112 §3.2: exactly one
         if (!head->host.data) head->host = value; // an absolute form's authority goes before (§3.2.2)
     } else if (rp_slice_is(name, "content-length")) {
         // RFC 9112 §6.3 lets equal ones pass; we refuse any second one (smuggling).
@@ -2119,7 +2139,7 @@ static int rp_http_finish(rtpush_head *head, const rp_framing *f) {
     if (head->minor && !f->hosts) return -400;
     if (head->has_length && head->is_chunked) return -400; // RFC 9112 §6.3: it might be smuggling
     head->keep_alive = !f->close && (head->minor || f->persists);
-    head->wants_websocket = head->minor && f->upgrade && f->websocket && rp_slice_is(head->method, "GET");
+    head->wants_websocket = head->minor && f->upgrade && f->websocket && rp_slice_equals(head->method, "GET");
     return 0;
 }
 
@@ -2183,7 +2203,8 @@ enum rp_chunk_state {
     RP_CHUNK_TRAILER,    // at the start of a trailer line, or of the empty one
     RP_CHUNK_TRAILER_IN, // inside one: read over, within the bound
     RP_CHUNK_TRAILER_LF,
-    RP_CHUNK_END_LF      // the LF of the empty line
+    RP_CHUNK_END_LF,     // the LF of the empty line
+    RP_CHUNK_BAD         // refused: for good
 };
 
 // One byte of what is not body. false: malformed.
@@ -2224,7 +2245,8 @@ static bool rp_chunk_step(rtpush_chunked *c, char byte) {
     case RP_CHUNK_END_LF:
         c->is_done = byte == '\n';
         return c->is_done;
-    case RP_CHUNK_DATA: break;
+    case RP_CHUNK_DATA:
+    case RP_CHUNK_BAD: break;
     }
     return false;
 }
@@ -2234,8 +2256,9 @@ RTPUSH_DEF ptrdiff_t rtpush_parse_chunked(rtpush_chunked *chunked, const char *d
     *body = rp_slice(data, 0);
     while (at < size && !chunked->is_done) {
         if (chunked->state != RP_CHUNK_DATA) {
-            if (!rp_chunk_step(chunked, data[at++])) return -1;
-            continue;
+            if (rp_chunk_step(chunked, data[at++])) continue;
+            chunked->state = RP_CHUNK_BAD;
+            return -1;
         }
         size_t n = (size_t)RP_MIN(chunked->left, (uint64_t)(size - at));
         *body = rp_slice(data + at, n);
@@ -2558,8 +2581,8 @@ static rp_start rp_start_parse(rtpush_slice text) {
     rtpush_cursor cursor;
     memset(&start, 0, sizeof start);
     if (!text.size) start.kind = RP_START_NONE;
-    else if (text.size == 6 && !memcmp(text.data, "latest", 6)) start.kind = RP_START_LATEST;
-    else if (text.size == 8 && !memcmp(text.data, "earliest", 8)) start.kind = RP_START_EARLIEST;
+    else if (rp_slice_equals(text, "latest")) start.kind = RP_START_LATEST;
+    else if (rp_slice_equals(text, "earliest")) start.kind = RP_START_EARLIEST;
     else if (*text.data == '-' && rp_slice_number(rp_slice(text.data + 1, text.size - 1), &start.seq)) start.kind = RP_START_LAST;
     else if (rp_slice_number(text, &start.seq)) start.kind = RP_START_SEQ;
     else if (rtpush_parse_cursor(&cursor, text.data, text.size)) {
@@ -3083,6 +3106,7 @@ enum rp_closing { RP_CLOSE_SLOW = 1, RP_CLOSE_MEMORY };
 
 typedef struct rp_gap {
     bool is_told;
+    uint64_t start; // of a new reader: the position it was given
     char from[RP_CURSOR_MAX]; // "" where what was asked does not parse
     uint64_t to;
     const char *reason;
@@ -3672,7 +3696,7 @@ static void rp_spell_members(rtpush_hub *hub, rp_buf *buf, const rtpush_message 
     }
     rp_buf_text(mem, buf, m->kind == RTPUSH_BINARY ? ",\"encoding\":\"base64\",\"data\":\"" : ",\"data\":");
     if (m->kind == RTPUSH_TEXT) rp_json_string(mem, buf, (const char *)m->data, m->size);
-    else if (m->kind == RTPUSH_JSON) rp_buf_put(mem, buf, m->data, m->size);
+    else if (m->kind == RTPUSH_JSON) rp_json_line(mem, buf, (const char *)m->data, m->size);
     else rp_spell_base64(hub, buf, m->data, m->size);
     if (m->kind == RTPUSH_BINARY) rp_buf_text(mem, buf, "\"");
 }
@@ -3979,6 +4003,7 @@ static void rp_reader_start(rtpush_hub *hub, rp_reader *r, const rp_start *start
     r->ahead = pos > hub->log.head ? pos : 0;
     if (start->kind == RP_START_LAST) r->last_n = (uint32_t)RP_MIN(start->seq, (uint64_t)UINT32_MAX);
     for (uint16_t i = 0; i < r->count; i++) rp_reader_place(hub, r, &r->subs[i], start, pos);
+    gap->start = start->kind >= RP_START_SEQ ? pos : rp_reader_cursor(hub, r);
     if (!r->is_level) rp_hub_again(hub, r);
 }
 
@@ -4916,8 +4941,7 @@ static rp_session *rp_session_named(rtpush_hub *hub, const char *identity, rtpus
     rp_node *node = key.size ? rp_table_first(&hub->people->named, hash) : NULL;
     for (; node; node = rp_table_same(node->next, hash)) {
         rp_session *session = RP_OWNER(rp_session, node, node);
-        bool is_same = strlen(session->key) == key.size && !memcmp(session->key, key.data, key.size);
-        if (is_same && !session->is_ending && !strcmp(rp_session_identity(session), identity)) return session;
+        if (rp_slice_equals(key, session->key) && !session->is_ending && !strcmp(rp_session_identity(session), identity)) return session;
     }
     return NULL;
 }
@@ -5039,7 +5063,7 @@ static bool rp_auth_may(rtpush_hub *hub, const char *identity, int verb, rtpush_
     bool is_read = verb == RTPUSH_VERB_READ && !rp_topic_is_pattern(name);
     if (is_read && rp_slice_begins(name, "@user/") && *identity) {
         rtpush_slice own = rp_slice_from(name, 6);
-        if (own.size == strlen(identity) && !memcmp(own.data, identity, own.size)) return true;
+        if (rp_slice_equals(own, identity)) return true;
     }
     if (is_read && rp_slice_begins(name, "@presence/")) {
         rtpush_slice topic = rp_slice_from(name, 10);
@@ -5137,6 +5161,7 @@ struct rp_conn {
     uint64_t since;   // when the phase (of HEAD: its first byte) began
     uint64_t seen;    // when a byte last came
     uint64_t beat;    // when a heartbeat last went
+    uint64_t asked;   // awaits_pong: when the first ping went that no byte has followed
     uint64_t due;     // of PARKED and of a cursor ahead: when to answer
     uint64_t stalled; // since when the socket takes nothing, 0: it does
     uint64_t skip;    // of CLOSING: bytes of a frame to pass over
@@ -5318,7 +5343,7 @@ static uint64_t rp_conn_body_deadline(const rtpush_hub *hub, const rp_conn *c) {
 
 static uint64_t rp_conn_socket_deadline(const rtpush_hub *hub, const rp_conn *c) {
     uint64_t due = rp_later(c->beat, hub->desc.heartbeat_ms);
-    if (c->awaits_pong) due = RP_MIN(due, rp_later(c->beat, hub->desc.dead_ms));
+    if (c->awaits_pong) due = RP_MIN(due, rp_later(c->asked, hub->desc.dead_ms));
     if (c->inflow) due = RP_MIN(due, rp_later(c->inflow->ws.began_ms, hub->desc.frame_timeout_ms));
     if (c->is_unknown) due = RP_MIN(due, rp_later(c->since, hub->desc.auth_timeout_ms));
     return due;
@@ -5704,7 +5729,7 @@ static void rp_reply_code(rtpush_hub *hub, rp_conn *c, int code) {
 // The cursor a new reader is told: where it starts, or, behind a gap, what fits before all that follows (PROTOCOL §2).
 static uint64_t rp_push_first_id(rtpush_hub *hub, const rp_reader *r, const rp_gap *gap) {
     rp_scan scan;
-    if (!gap->is_told) return rp_reader_cursor(hub, r);
+    if (!gap->is_told) return gap->start;
     rp_scan_begin(&scan, hub, r);
     const rp_msg *oldest = rp_scan_next(&scan);
     return oldest && oldest->seq <= gap->to ? oldest->seq - 1 : gap->to;
@@ -5865,7 +5890,7 @@ static void rp_envelope_hello(rtpush_hub *hub, rp_conn *c, const rp_gap *gap) {
     rp_buf *buf = rp_hub_text(hub);
     rp_buf_text(&hub->mem, buf, "{\"type\":\"hello\"");
     if (gap->is_told) rp_buf_text(&hub->mem, buf, ",\"cursor\":"), rp_json_text(&hub->mem, buf, gap->from);
-    else rp_envelope_cursor(hub, buf, "cursor", rp_reader_cursor(hub, &c->reader));
+    else rp_envelope_cursor(hub, buf, "cursor", gap->start);
     rp_buf_text(&hub->mem, buf, ",\"heartbeat\":");
     rp_buf_number(&hub->mem, buf, (uint64_t)RP_MAX(hub->desc.heartbeat_ms, (int64_t)0));
     rp_buf_text(&hub->mem, buf, "}");
@@ -6026,9 +6051,9 @@ static void rp_poll_items(rtpush_hub *hub, rp_conn *c, rp_poll_answer *answer) {
     if (answer->has_here) rp_poll_heres(hub, c, answer, rp_reader_cursor(hub, r));
     rp_scan_begin(&scan, hub, r);
     while ((m = rp_scan_next(&scan)) != NULL) {
-        answer->has_more = answer->messages >= RP_POLL_MESSAGES || rp_buf_size(body) >= RP_POLL_BYTES;
-        if (answer->has_more) break;
         if (!rp_spell(hub, m, RP_ITEM)) { body->is_broken = true; break; }
+        answer->has_more = last && (answer->messages >= RP_POLL_MESSAGES || rp_buf_size(body) + m->as[RP_ITEM].size > RP_POLL_BYTES);
+        if (answer->has_more) break;
         rp_poll_item(hub, answer, rp_piece_iov(&m->as[RP_ITEM]).base, m->as[RP_ITEM].size);
         rp_reader_took(hub, r, m, true);
         last = m;
@@ -6205,6 +6230,7 @@ static void rp_push_heartbeat(rtpush_hub *hub, rp_conn *c) {
         }
         if (!rp_conn_is_live(c)) return;
         rp_socket_put(hub, c, RP_WS_PING, NULL, 0);
+        if (!c->awaits_pong) c->asked = hub->wheel.now;
         c->awaits_pong = true;
     } else if (c->phase == RP_PHASE_STREAM) {
         rp_buf *buf = rp_hub_text(hub);
@@ -6250,7 +6276,7 @@ static ptrdiff_t rp_query_find(rtpush_slice query, const char *wanted, char *out
     rtpush_slice name, value;
     size_t size;
     while (rp_query_next(&query, &name, &value)) {
-        if (name.size != strlen(wanted) || memcmp(name.data, wanted, name.size)) continue;
+        if (!rp_slice_equals(name, wanted)) continue;
         if (value.size >= cap || !rp_http_decode(out, &size, value, true)) return -2;
         out[size] = 0;
         return (ptrdiff_t)size;
@@ -6258,10 +6284,14 @@ static ptrdiff_t rp_query_find(rtpush_slice query, const char *wanted, char *out
     return -1;
 }
 
-static bool rp_session_key_is_good(rtpush_slice key) {
-    if (key.size < 16 || key.size > 64) return false;
-    for (size_t i = 0; i < key.size; i++) {
-        char c = key.data[i];
+static const char rp_session_key_rule[] = "session is 16 to 64 of A-Z a-z 0-9 _ -";
+
+// What rp_query_find gave for ?session=: none, or one of the right form.
+static bool rp_session_key_is_asked(const char *key, ptrdiff_t size) {
+    if (size == -1) return true;
+    if (size < 16 || size > 64) return false;
+    for (ptrdiff_t i = 0; i < size; i++) {
+        char c = key[i];
         bool is_good = (c >= '0' && c <= '9') || (rp_lower(c) >= 'a' && rp_lower(c) <= 'z') || c == '_' || c == '-';
         if (!is_good) return false;
     }
@@ -6289,7 +6319,7 @@ static const char *rp_names_read(rtpush_hub *hub, rtpush_slice path, rtpush_slic
     hub->server->name_count = 0;
     if (rest.size > 1) wrong = rp_names_add(hub, &used, rp_slice_from(rest, 1), false, allow_wild);
     while (!wrong && rp_query_next(&query, &name, &value))
-        if (name.size == 5 && !memcmp(name.data, "topic", 5)) wrong = rp_names_add(hub, &used, value, true, allow_wild);
+        if (rp_slice_equals(name, "topic")) wrong = rp_names_add(hub, &used, value, true, allow_wild);
     return wrong;
 }
 
@@ -6443,7 +6473,7 @@ static void rp_said_read(rp_said *said, rtpush_slice text) {
     memset(said, 0, sizeof *said);
     while (rp_json_member(&text, &name, &value))
         for (size_t i = 0; i < RP_COUNT(members); i++)
-            if (name.size == strlen(members[i].name) && !memcmp(name.data, members[i].name, name.size))
+            if (rp_slice_equals(name, members[i].name))
                 memcpy((char *)said + members[i].at, &value, sizeof value);
 }
 
@@ -6460,7 +6490,7 @@ static char *rp_said_string(char *base, const char *origin, rtpush_slice value, 
 static bool rp_said_name(char *base, rtpush_slice value, const char **name, bool may_miss) {
     size_t size = 0;
     *name = NULL;
-    if (!value.size || rp_slice_is(value, "null")) return may_miss;
+    if (!value.size || rp_slice_equals(value, "null")) return may_miss;
     *name = rp_said_string(base, base, value, &size);
     return *name && strlen(*name) == size;
 }
@@ -6509,8 +6539,8 @@ static int rp_envelope_data(char *base, const rp_said *said, rtpush_publication 
         what->data = text;
         what->size = size;
     }
-    if (!said->encoding.size || rp_slice_is(said->encoding, "null")) return RTPUSH_OK;
-    ptrdiff_t n = text && rp_slice_is(said->encoding, "\"base64\"") ? rp_base64_read(text, text, size) : -1;
+    if (!said->encoding.size || rp_slice_equals(said->encoding, "null")) return RTPUSH_OK;
+    ptrdiff_t n = text && rp_slice_equals(said->encoding, "\"base64\"") ? rp_base64_read(text, text, size) : -1;
     what->kind = RTPUSH_BINARY;
     what->size = (size_t)n;
     return n < 0 ? RTPUSH_E_ARGUMENT : RTPUSH_OK;
@@ -6529,7 +6559,7 @@ static void rp_envelope_publish(rtpush_hub *hub, rp_conn *c, char *base, const r
     if (!code && !rp_said_name(base, said->key, &what.key, true)) code = RTPUSH_E_ARGUMENT;
     if (!code) code = rp_envelope_data(base, said, &what);
     what.identity = identity;
-    what.ephemeral = rp_slice_is(said->ephemeral, "true");
+    what.ephemeral = rp_slice_equals(said->ephemeral, "true");
     rp_owed_ack *owed = code ? NULL : (rp_owed_ack *)rp_mem_get(&hub->mem, sizeof *owed + said->ref.size);
     if (!code && !owed) code = RTPUSH_E_MEMORY;
     if (owed) {
@@ -6548,7 +6578,7 @@ static void rp_envelope_publish(rtpush_hub *hub, rp_conn *c, char *base, const r
 // `since` as a string or a number.
 static bool rp_envelope_since(char *base, rtpush_slice value, rp_start *start) {
     size_t size = 0;
-    if (rp_slice_is(value, "null")) value = rp_slice(NULL, 0);
+    if (rp_slice_equals(value, "null")) value = rp_slice(NULL, 0);
     const char *text = rp_said_string(base, base, value, &size);
     *start = rp_start_parse(text ? rp_slice(text, size) : value);
     bool is_number = value.size && ((*value.data >= '0' && *value.data <= '9') || *value.data == '-');
@@ -6645,11 +6675,11 @@ static void rp_envelope_read(rtpush_hub *hub, rp_conn *c, char *text, size_t siz
         rp_envelope_error(hub, c, rp_slice(NULL, 0), "bad_request", "ref is over 256 bytes");
         return;
     }
-    if (rp_slice_is(said.type, "\"auth\"")) rp_envelope_auth(hub, c, text, &said);
+    if (rp_slice_equals(said.type, "\"auth\"")) rp_envelope_auth(hub, c, text, &said);
     else if (c->is_unknown) rp_socket_close(hub, c, 4001, "unauthorized");
-    else if (rp_slice_is(said.type, "\"publish\"")) rp_envelope_publish(hub, c, text, &said);
-    else if (rp_slice_is(said.type, "\"subscribe\"")) rp_envelope_subscribe(hub, c, text, &said);
-    else if (rp_slice_is(said.type, "\"unsubscribe\"")) rp_envelope_unsubscribe(hub, c, text, &said);
+    else if (rp_slice_equals(said.type, "\"publish\"")) rp_envelope_publish(hub, c, text, &said);
+    else if (rp_slice_equals(said.type, "\"subscribe\"")) rp_envelope_subscribe(hub, c, text, &said);
+    else if (rp_slice_equals(said.type, "\"unsubscribe\"")) rp_envelope_unsubscribe(hub, c, text, &said);
     else rp_envelope_error(hub, c, said.ref, "bad_request", "no such type: subscribe, unsubscribe, publish, auth");
 }
 #endif // RP_SERVER
@@ -6729,23 +6759,37 @@ static int rp_route_login(rtpush_request *request) {
 // --- reading ---
 
 static bool rp_accepts_events(const rtpush_head *head) {
-    rtpush_slice list = rp_http_header(head, "accept"), part, type;
-    while (rp_slice_next(&list, ',', &part))
-        if (rp_slice_next(&part, ';', &type) && rp_slice_is(rp_slice_trim(type), "text/event-stream")) return true;
+    for (size_t i = 0; i < head->count; i++) {
+        rtpush_slice list = head->headers[i].value, part, type;
+        if (!rp_slice_is(head->headers[i].name, "accept")) continue;
+        while (rp_slice_next(&list, ',', &part))
+            if (rp_slice_next(&part, ';', &type) && rp_slice_is(rp_slice_trim(type), "text/event-stream")) return true;
+    }
     return false;
 }
 
-// RFC 7240 §4.3: Prefer: wait=N. -1: none.
-static int64_t rp_prefer_wait(const rtpush_hub *hub, const rtpush_head *head) {
-    rtpush_slice list = rp_http_header(head, "prefer"), part, name;
+// One Prefer field (RFC 7240 §2): the value of `wait`. -1: it has none.
+static int64_t rp_prefer_read(const rtpush_hub *hub, rtpush_slice list) {
+    rtpush_slice part, word, name;
     uint64_t seconds;
     while (rp_slice_next(&list, ',', &part)) {
-        rp_slice_next(&part, '=', &name);
+        rp_slice_next(&part, ';', &word);
+        rp_slice_next(&word, '=', &name);
         if (!rp_slice_is(rp_slice_trim(name), "wait")) continue;
-        if (!part.data) return hub->desc.poll_default_ms;
-        if (rp_slice_number(rp_slice_trim(part), &seconds)) return (int64_t)RP_MIN(seconds, (uint64_t)1000000) * 1000;
+        if (!word.data) return hub->desc.poll_default_ms;
+        word = rp_slice_trim(word);
+        if (word.size > 1 && *word.data == '"' && word.data[word.size - 1] == '"') word = rp_slice(word.data + 1, word.size - 2);
+        if (rp_slice_number(word, &seconds)) return (int64_t)RP_MIN(seconds, (uint64_t)1000000) * 1000;
     }
     return -1;
+}
+
+// RFC 7240 §4.3: Prefer: wait=N, in any of the fields. -1: none.
+static int64_t rp_prefer_wait(const rtpush_hub *hub, const rtpush_head *head) {
+    int64_t wait_ms = -1;
+    for (size_t i = 0; i < head->count && wait_ms < 0; i++)
+        if (rp_slice_is(head->headers[i].name, "prefer")) wait_ms = rp_prefer_read(hub, head->headers[i].value);
+    return wait_ms;
 }
 
 // How long a poll may be held, 0: not at all. false: not a number.
@@ -6853,7 +6897,7 @@ static bool rp_offers_envelope(const rtpush_head *head) {
         if (!rp_slice_is(head->headers[i].name, "sec-websocket-protocol")) continue;
         while (rp_slice_next(&list, ',', &part)) {
             part = rp_slice_trim(part);
-            if (part.size == 9 && !memcmp(part.data, "rtpush.v1", 9)) return true;
+            if (rp_slice_equals(part, "rtpush.v1")) return true;
         }
     }
     return false;
@@ -6913,7 +6957,7 @@ static void rp_route_read(rtpush_request *request) {
     ptrdiff_t key_size = rp_query_find(head->query, "session", key, sizeof key);
     const char *wrong = rp_names_read(hub, head->path, head->query, true);
     if (!wrong && !hub->server->name_count && !is_envelope) wrong = "no topic is named";
-    if (!wrong && key_size != -1 && (key_size < 0 || !rp_session_key_is_good(rp_slice(key, (size_t)key_size)))) wrong = "session is 16 to 64 of A-Z a-z 0-9 _ -";
+    if (!wrong && !rp_session_key_is_asked(key, key_size)) wrong = rp_session_key_rule;
     if (!wrong && !rp_start_read(head, !is_socket && !is_events, &start, &by_tag)) wrong = "since is a cursor, a number, latest, earliest or -N";
     if (!wrong && !is_socket && !is_events && !rp_poll_wait_read(hub, head, &wait_ms)) wrong = "wait is a number of seconds";
     if (wrong) { rp_reply_error(hub, c, 400, wrong, ""); return; }
@@ -6999,8 +7043,11 @@ static int rp_post_kind(const rtpush_head *head) {
 // The one topic that a publish or DELETE names, NUL-terminated. NULL: it is refused.
 static const char *rp_route_topic(rtpush_request *request, int verb) {
     rtpush_hub *hub = request->hub;
+    char key[80];
+    ptrdiff_t key_size = rp_query_find(request->head->query, "session", key, sizeof key);
     const char *wrong = rp_names_read(hub, request->head->path, request->head->query, false);
     if (!wrong && hub->server->name_count != 1) wrong = "name exactly one topic";
+    if (!wrong && !rp_session_key_is_asked(key, key_size)) wrong = rp_session_key_rule;
     if (wrong) { rp_reply_error(hub, request->conn, 400, wrong, ""); return NULL; }
     rtpush_slice name = hub->server->names[0];
     if (!rp_auth_may(hub, request->login.identity, verb, name)) { rp_reply_code(hub, request->conn, RTPUSH_E_FORBIDDEN); return NULL; }
@@ -7069,12 +7116,12 @@ static void rp_route_mount(rtpush_request *request) {
     const rtpush_head *head = request->head;
     rtpush_slice method = head->method;
     enum rp_origin origin = rp_origin_of(hub, head);
-    bool is_get = (method.size == 3 && !memcmp(method.data, "GET", 3)) || c->is_head;
-    bool is_post = method.size == 4 && !memcmp(method.data, "POST", 4), is_delete = method.size == 6 && !memcmp(method.data, "DELETE", 6);
+    bool is_get = rp_slice_equals(method, "GET") || c->is_head;
+    bool is_post = rp_slice_equals(method, "POST"), is_delete = rp_slice_equals(method, "DELETE");
     if (origin == RP_ORIGIN_WRONG) { rp_reply_error(hub, c, 403, "this origin is not allowed here (origin)", "Vary: Origin\r\n"); return; }
     if (origin == RP_ORIGIN_LISTED && !(c->origin = rp_mem_text(&hub->mem, rp_http_header(head, "origin")))) { rp_conn_drop(hub, c, 1011); return; }
-    if (method.size == 7 && !memcmp(method.data, "OPTIONS", 7)) { rp_route_options(request, origin == RP_ORIGIN_LISTED); return; }
-    if (!is_get && !is_post && !is_delete) { rp_reply_error(hub, c, 405, "GET, HEAD, POST, DELETE or OPTIONS", rp_mount_methods); return; }
+    if (rp_slice_equals(method, "OPTIONS")) { rp_route_options(request, origin == RP_ORIGIN_LISTED); return; }
+    if (!is_get && !is_post && !is_delete) { rp_reply_error(hub, c, 405, "GET, HEAD, POST, DELETE and OPTIONS are answered here", rp_mount_methods); return; }
     if (head->wants_websocket && !rp_handshake_is_good(hub, c, head)) return;
     if (is_get && !head->wants_websocket && rp_http_header(head, "sec-websocket-key").data) {
         rp_reply_refuse(hub, c, 400, "a handshake is a GET of HTTP/1.1 with Connection: Upgrade and Upgrade: websocket");
@@ -7140,11 +7187,10 @@ static bool rp_stats_route(rtpush_request *request) {
     rtpush_hub *hub = request->hub;
     rp_conn *c = request->conn;
     rtpush_slice path = request->head->path;
-    bool is_health = rp_slice_begins(path, "/healthz") && path.size == 8, is_json = rp_slice_begins(path, "/stats") && path.size == 6;
-    bool is_metrics = rp_slice_begins(path, "/metrics") && path.size == 8;
+    bool is_health = rp_slice_equals(path, "/healthz"), is_json = rp_slice_equals(path, "/stats"), is_metrics = rp_slice_equals(path, "/metrics");
     if (hub->desc.expose_off || (!is_health && !is_json && !is_metrics)) return false;
-    if (!rp_slice_is(request->head->method, "GET") && !c->is_head) {
-        rp_reply_error(hub, c, 405, "GET or HEAD", "Allow: GET, HEAD\r\n");
+    if (!rp_slice_equals(request->head->method, "GET") && !c->is_head) {
+        rp_reply_error(hub, c, 405, "only GET and HEAD are answered here", "Allow: GET, HEAD\r\n");
         return true;
     }
     rp_buf *buf = rp_hub_text(hub);
@@ -7229,10 +7275,11 @@ static size_t rp_input_head(rtpush_hub *hub, rp_conn *c, const char *data, size_
     }
     if (!n) return 0;
     c->is_http11 = n < 0 || head->minor == 1;
-    c->is_head = n > 0 && rp_slice_is(head->method, "HEAD");
+    c->is_head = n > 0 && rp_slice_equals(head->method, "HEAD");
     c->keeps = n > 0 && head->keep_alive && !hub->server->is_draining;
     if (n < 0) { rp_input_refuse(hub, c, (int)-n); return size; }
     size_t head_size = (size_t)n;
+    if (head->wants_websocket && (head->length || head->is_chunked)) { rp_input_refuse(hub, c, 400); return size; }
     if (head->length > (uint64_t)d->body_max) { rp_input_refuse(hub, c, 413); return size; }
     if (!head->is_chunked && head->length <= size - head_size) {
         rp_route(hub, c, head, rp_slice(data + head_size, (size_t)head->length));
@@ -7280,9 +7327,9 @@ static size_t rp_input_body(rtpush_hub *hub, rp_conn *c, const char *data, size_
 // A raw WebSocket's data frame: the host's, or a publish to the first topic it named.
 static void rp_raw_read(rtpush_hub *hub, rp_conn *c, unsigned opcode, const char *data, size_t size) {
     rtpush_publication what;
-    const rp_topic *t = c->reader.count ? rp_source_topic(c->reader.subs[0].source) : NULL;
+    rp_source *first = c->reader.count ? c->reader.subs[0].source : NULL;
     memset(&what, 0, sizeof what);
-    what.topic = t ? t->text : "";
+    what.topic = first ? first->name : "";
     what.data = data;
     what.size = size;
     what.kind = opcode == RP_WS_TEXT ? RTPUSH_TEXT : RTPUSH_BINARY;
@@ -7296,9 +7343,9 @@ static void rp_raw_read(rtpush_hub *hub, rp_conn *c, unsigned opcode, const char
         m.kind = what.kind;
         m.time_ms = rp_hub_wall(hub);
         hub->desc.on_message(hub, rp_session_handle(c->session), &m, hub->desc.user);
-    } else if (t && rp_auth_may(hub, rp_session_identity(c->session), RTPUSH_VERB_PUBLISH, rp_source_name(&t->source))) {
+    } else if (first && !first->is_pattern && rp_auth_may(hub, rp_session_identity(c->session), RTPUSH_VERB_PUBLISH, rp_source_name(first))) {
         char topic[RP_TOPIC_MAX + 1];
-        snprintf(topic, sizeof topic, "%s", t->text); // the topic may go while it is published to
+        snprintf(topic, sizeof topic, "%s", first->name); // the topic may go while it is published to
         what.topic = topic;
         rp_push_publish(hub, c->session, &what);
     }
@@ -7563,8 +7610,8 @@ static void rp_clock_ahead(rtpush_hub *hub, rp_conn *c) {
 
 static void rp_clock_socket(rtpush_hub *hub, rp_conn *c) {
     uint64_t now = hub->wheel.now;
-    if (c->awaits_pong && c->seen >= c->beat) c->awaits_pong = false;
-    if (c->awaits_pong && now >= rp_later(c->beat, hub->desc.dead_ms)) {
+    if (c->awaits_pong && c->seen >= c->asked) c->awaits_pong = false;
+    if (c->awaits_pong && now >= rp_later(c->asked, hub->desc.dead_ms)) {
         hub->stats.closed_dead++;
         rp_conn_drop(hub, c, 1006);
     } else if (c->inflow && now >= rp_later(c->inflow->ws.began_ms, hub->desc.frame_timeout_ms)) {
@@ -8448,7 +8495,7 @@ RTPUSH_DEF rtpush_slice rtpush_cookie(const rtpush_request *request, const char 
     rtpush_slice list = rp_http_header(request->head, "cookie"), part, key;
     while (rp_slice_next(&list, ';', &part)) {
         part = rp_slice_trim(part);
-        if (rp_slice_next(&part, '=', &key) && part.data && key.size == strlen(name) && !memcmp(key.data, name, key.size)) return part;
+        if (rp_slice_next(&part, '=', &key) && part.data && rp_slice_equals(key, name)) return part;
     }
     return rp_slice(NULL, 0);
 }

@@ -171,9 +171,11 @@ typedef struct limits {
 } limits;
 
 typedef struct bus_item {
-    uint32_t pub;
+    uint32_t pub; // 0: the library's own message (presence), which is `own` on `topic`
+    char topic[80];
+    buf own;
     uint64_t ticket, deliver_at, done_at, seq;
-    int code;
+    int code, kind;
     bool is_delivered, is_done;
 } bus_item;
 
@@ -1720,7 +1722,7 @@ static void client_poll(client *c, const asked *a) {
     T.polls++;
     if (g >= 0) client_told_gap(c, g);
     for (int i = J.v[messages].child; i >= 0 && !W.is_failed; i = J.v[i].next, count++) client_item(c, i, false);
-    if (count == 0 && a->hold_ms && g < 0 && !moving && !more && !W.is.has_alloc_faults && !W.fail_at && !W.is.has_presence && a->start != 2 &&
+    if (count == 0 && a->hold_ms && g < 0 && !moving && !more && !c->head.closes && !W.is.has_alloc_faults && !W.fail_at && !W.is.has_presence && a->start != 2 &&
         W.now - a->at + 2 < a->hold_ms - a->hold_ms / 10)
         broke("a long poll is held", "client %s: %" PRIu64 " ms of %" PRIu64, c->name, W.now - a->at, a->hold_ms);
     if (!c->has_cursor || k.seq >= c->cursor.seq || c->epoch_gap) {
@@ -2058,6 +2060,7 @@ static bool status_allowed(const client *c, const asked *a, int status) {
     if (status == 500 || status == 503) return W.is.has_alloc_faults || W.fail_at || W.is.may_refuse || W.is_draining || W.is.has_bus;
     if (status == 429) return W.is.may_refuse;
     if (status == 408) return true;
+    if (status == 400) return W.desc.session_topics_max > 0;
     if (status == 403) return a && (a->kind == ASK_POST || a->kind == ASK_DELETE) && W.is.has_callbacks;
     if (status == 413) return a && a->kind == ASK_POST && (W.pubs[a->pub].size * 4 > (size_t)W.desc.body_max || W.pubs[a->pub].size > (size_t)W.desc.message_max);
     if (status == 401) return W.is.has_login && W.is.has_callbacks;
@@ -2289,7 +2292,7 @@ static void client_read(client *c) { // asks for what it reads, over its transpo
     } else if (t == SHORT_POLL || one_in(3)) {
         a->start = one_in(3) && t != SHORT_POLL ? 1 : 2;
         if (a->start == 1) snprintf(start, sizeof start, "latest");
-        else if (t != SHORT_POLL || one_in(2)) snprintf(start, sizeof start, one_in(2) ? "earliest" : "-%u", below(5));
+        else if (t != SHORT_POLL || one_in(2)) snprintf(start, sizeof start, one_in(2) ? "earliest" : "-%u", between(1, 5));
     } else a->start = 1;
     for (int i = 0; i < c->slot_count; i++) {
         slot *s = &c->slots[i];
@@ -2495,7 +2498,7 @@ static void envelope_resubscribe(client *c) { // a new topic, perhaps from an ea
     if (is_apart && one_in(2)) {
         s->is_replaying = true;
         s->since_seq = NEVER;
-        if (one_in(3)) snprintf(s->since, sizeof s->since, one_in(2) ? "earliest" : "-%u", below(6));
+        if (one_in(3)) snprintf(s->since, sizeof s->since, one_in(2) ? "earliest" : "-%u", between(1, 6));
         else {
             s->since_seq = W.head ? rnd() % (W.head + 1) : 0;
             if (c->has_cursor && s->since_seq > c->cursor.seq) s->since_seq = c->cursor.seq;
@@ -2763,7 +2766,7 @@ static void host_publish(rtpush_hub *hub) {
     char topic[80];
     if (is_user) snprintf(topic, sizeof topic, "@user/%s", C[below((unsigned)client_count)].name);
     else snprintf(topic, sizeof topic, "%s", random_topic());
-    if (how < 2 || kind == RTPUSH_AUTO) kind = one_in(3) ? RTPUSH_BINARY : RTPUSH_TEXT;
+    if (how < 3 || kind == RTPUSH_AUTO) kind = one_in(3) ? RTPUSH_BINARY : RTPUSH_TEXT;
     uint32_t no = pub_new(VIA_API, -1, topic, kind, how >= 6 && one_in(2));
     pub *p = &W.pubs[no];
     p->tries++;
@@ -2845,7 +2848,8 @@ static bool each_held(const rtpush_message *m, void *user) {
     }
     pub *p = &W.pubs[no];
     if (p->size != m->size || memcmp(p->data, m->data, m->size) != 0 || strcmp(p->topic, m->topic) != 0 || strcmp(p->event, m->event) != 0 || p->kind != m->kind)
-        broke("the history holds what was published", "message %u", no);
+        broke("the history holds what was published", "message %u: %s, %s, kind %d, %zu bytes; published %s, %s, kind %d, %zu bytes", no, m->topic, m->event, m->kind, m->size,
+              p->topic, p->event, p->kind, p->size);
     if (m->ephemeral || p->is_ephemeral) broke("an ephemeral message is not in the history", "message %u", no);
     bind_id(no, m->seq, "the history");
     return true;
@@ -2979,12 +2983,13 @@ static void on_open(rtpush_hub *hub, rtpush_session session, void *user) {
     r->handle = session;
     r->is_open = true;
     T.sessions++;
+    say("session %" PRIx64 " opens", session);
     maybe_host_call(hub, 6);
 }
 
 static void on_close(rtpush_hub *hub, rtpush_session session, int code, void *user) {
-    (void)code;
     (void)user;
+    say("session %" PRIx64 " closes: %d", session, code);
     session_record *r = session_of(session);
     if (!r || !r->is_open) broke("a session closes once, behind its opening", "%" PRIu64, session);
     else r->is_open = false;
@@ -3079,11 +3084,14 @@ static int bus_append(void *user, rtpush_hub *hub, const rtpush_publication *wha
     }
     bus_item *it = &W.items[W.item_count++];
     memset(it, 0, sizeof *it);
-    it->pub = (uint32_t)payload_number(what->data, what->size);
+    snprintf(it->topic, sizeof it->topic, "%s", what->topic);
+    buf_put(&it->own, what->data, what->size);
+    it->kind = what->kind;
+    it->pub = strncmp(what->topic, "@presence/", 10) ? (uint32_t)payload_number(what->data, what->size) : 0;
     it->ticket = ticket;
     it->deliver_at = W.now + (one_in(3) ? 0 : spread(800));
     W.items_open++;
-    if (it->pub == 0 || it->pub >= W.pub_count) {
+    if ((it->pub == 0 || it->pub >= W.pub_count) && strncmp(what->topic, "@presence/", 10) != 0) {
         broke("the bus gets what was published", "%zu bytes on %s", what->size, what->topic);
         it->pub = 0;
     }
@@ -3096,7 +3104,14 @@ static void bus_run(rtpush_hub *hub) {
         bus_item *it = &W.items[i];
         if (it->is_delivered) continue;
         if (it->deliver_at > W.now) break;
-        pub *p = &W.pubs[it->pub];
+        pub own = {0}, *p = it->pub ? &W.pubs[it->pub] : &own;
+        if (!it->pub) { // the library's
+            snprintf(own.topic, sizeof own.topic, "%s", it->topic);
+            own.data = it->own.p;
+            own.size = it->own.n;
+            own.kind = it->kind;
+            own.is_ephemeral = true;
+        }
         if (it->code == RTPUSH_OK && p->seq) it->seq = p->seq; // its key was seen before
         else if (it->code == RTPUSH_OK) {
             rtpush_message m = {0};
@@ -3113,7 +3128,7 @@ static void bus_run(rtpush_hub *hub) {
                 break;
             }
             it->seq = ++W.bus_head;
-            bind_id(it->pub, it->seq, "the bus");
+            if (it->pub) bind_id(it->pub, it->seq, "the bus");
             if (one_in(10)) W.bus_head += below(3); // a seq that never was is no gap
         }
         it->is_delivered = true;
@@ -3134,10 +3149,11 @@ static void bus_new_epoch(rtpush_hub *hub) { // the log elsewhere was lost
     char epoch[9] = "epoch";
     for (int i = 5; i < 8; i++) epoch[i] = (char)('a' + below(26));
     if (strcmp(epoch, W.epoch) == 0) return;
+    int code = rtpush_bus_start(hub, epoch, W.bus_head);
+    say("the bus begins the epoch %s above %" PRIu64 ": %d", epoch, W.bus_head, code);
+    if (code != RTPUSH_OK) return;
     memcpy(W.epoch, epoch, 9);
     T.epochs++;
-    say("the bus begins the epoch %s above %" PRIu64, epoch, W.bus_head);
-    rtpush_bus_start(hub, epoch, W.bus_head);
 }
 
 // ============================================================================
@@ -3509,6 +3525,7 @@ static void world_close(void) {
     for (uint32_t i = 0; i < W.pub_count; i++) free(W.pubs[i].data);
     free(W.pubs);
     free(W.by_seq);
+    for (size_t i = 0; i < W.item_count; i++) buf_free(&W.items[i].own);
     free(W.items);
 }
 

@@ -20,6 +20,7 @@ async function signIn(page, name) {
   await page.getByLabel('Your name').fill(name);
   await page.keyboard.press('Enter');
   await page.waitForSelector('#state[data-state=on]');
+  assert.equal(await page.getByLabel('Your name').isVisible(), false);
 }
 async function arrive(name, options) {
   const page = await tab(browser, server.url + '/', options);
@@ -110,6 +111,7 @@ describe('notify', () => {
     const cookie = (await page.context().cookies())[0].value;
     await page.getByRole('button', { name: 'Sign out' }).click();
     await page.getByLabel('Your name').waitFor();
+    assert.equal(await page.getByLabel('Text').isVisible(), false);
     assert.equal((await fetch(server.url + '/live/@user/' + name, { headers: { Cookie: 'notify=' + cookie } })).status, 401);
     await page.check_();
   });

@@ -15,9 +15,9 @@ after(async () => {
   assert.equal(await server.stop(), 0);
 });
 
-const points = page => page.$$eval('#cards polyline', all => all.map(l => l.getAttribute('points').split(' ').length));
+const points = page => page.$$eval('#cards polyline', all => all.map(l => (l.getAttribute('points') || '').split(' ').length));
 const grows = (page, by) => page.waitForFunction(n => {
-  const now = Array.from(document.querySelectorAll('#cards polyline')).map(l => l.getAttribute('points').split(' ').length);
+  const now = Array.from(document.querySelectorAll('#cards polyline')).map(l => (l.getAttribute('points') || '').split(' ').length);
   return now.length === 8 && Math.min.apply(null, now) >= n;
 }, by);
 
@@ -26,7 +26,7 @@ describe('ticker', () => {
     const page = await tab(browser, server.url + '/');
     await page.waitForSelector('#state[data-state=on]');
     await grows(page, 15);
-    await page.getByLabel('WebSocket').check();
+    await page.locator('label', { hasText: 'WebSocket' }).click();
     await page.waitForSelector('#state[data-state=on]');
     const n = Math.min(...await points(page));
     await grows(page, n + 15);
@@ -34,7 +34,7 @@ describe('ticker', () => {
     assert.equal(new Set(symbols).size, 8);
     const prices = await page.$$eval('#cards b', all => all.map(b => b.textContent));
     for (const p of prices) assert.match(p, /^\d+\.\d\d$/);
-    await page.getByLabel('SSE').check();
+    await page.locator('label', { hasText: 'SSE' }).click();
     await page.waitForSelector('#state[data-state=on]');
     await grows(page, n + 30);
     await page.check_();
@@ -58,7 +58,7 @@ describe('ticker', () => {
   it('a_restart_is_survived_on_both_transports', async () => {
     let one = await serve(program);
     const pages = [await tab(browser, one.url + '/'), await tab(browser, one.url + '/')];
-    await pages[1].getByLabel('WebSocket').check();
+    await pages[1].locator('label', { hasText: 'WebSocket' }).click();
     for (const page of pages) await grows(page, 3);
     await one.stop();
     for (const page of pages) await page.waitForSelector('#state[data-state=wait]');

@@ -291,7 +291,7 @@ export function pollBody(r) {
   assert.equal(r.status, 200, r.text);
   assert.match(r.headers['content-type'], /^application\/json/);
   assert.equal(r.headers['cache-control'], 'no-store');
-  assert.match(r.text, /^\{[^\n]*\}\n$/, 'one JSON object and a newline');
+  assert.match(r.text, /^\{[^]*\}\n$/, 'a JSON object and a newline');
   const body = r.json;
   assert.match(body.cursor, /^[a-z0-9]{8}-\d+$/);
   assert.equal(r.headers.etag, `"${body.cursor}"`);
@@ -332,7 +332,7 @@ export function assertError(r, ...statuses) {
   assert.match(r.headers['content-type'], /^application\/json/);
   const { error, reason } = r.json;
   assert.match(error, /^[A-Za-z0-9_-]+$/, 'error: a short code');
-  assert.ok(typeof reason === 'string' && reason.length > error.length, `reason: a sentence, not ${reason}`);
+  assert.ok(typeof reason === 'string' && reason.includes(' '), `reason: a sentence, not ${reason}`);
   return r;
 }
 

@@ -292,7 +292,7 @@ describe('OPTIONS and CORS', () => {
 
 describe('methods', () => {
   test('other_methods_are_405_with_allow__rfc9110_15_5_6', async () => {
-    for (const method of ['PUT', 'PATCH', 'TRACE', 'PROPFIND', 'FOO']) {
+    for (const method of ['PUT', 'PATCH', 'TRACE', 'PROPFIND', 'FOO', 'get', 'Post']) {
       const r = assertError(await request(d, method, '/live/m'), 405);
       const allow = r.headers.allow.split(/\s*,\s*/);
       for (const m of ['GET', 'HEAD', 'POST', 'DELETE', 'OPTIONS']) assert.ok(allow.includes(m), `${m} in ${r.headers.allow}`);
