@@ -3180,6 +3180,7 @@ struct rtpush_hub {
     rp_wheel wheel;
     int64_t wall_ms; // the wall clock at wheel.now, once asked for in a turn
     rp_hash_key hash_key;
+    uint64_t jitter;
     rp_log log;
     rtpush_stats stats;
     // names
@@ -3207,6 +3208,14 @@ static uint64_t rp_hub_hash(const rtpush_hub *hub, rtpush_slice s) { return rp_h
 static rp_buf *rp_hub_text(rtpush_hub *hub) {
     rp_buf_rewind(&hub->text);
     return &hub->text;
+}
+
+// A number below `limit`, for jitter alone: predictable to nobody, since it begins with random bytes, but no secret.
+static uint64_t rp_hub_jitter(rtpush_hub *hub, uint64_t limit) {
+    uint64_t x = hub->jitter += UINT64_C(0x9e3779b97f4a7c15);
+    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+    return limit ? (x ^ x >> 31) % limit : 0;
 }
 
 static int64_t rp_hub_wall(rtpush_hub *hub) {
@@ -5153,10 +5162,9 @@ struct rp_conn {
     rp_buf *own, *tail;
     rp_inflow *inflow;
     rp_stream *stream;
-    char *origin; // for the CORS headers of a later reply
-    char *target; // of a connection that logs in later
+    char *text; // the origin, for the CORS headers of a later reply; of one that logs in later, what it asked for
     rp_session *session;
-    rp_conn *next_in_session, *next_dead, *next_resume;
+    rp_conn *next, *next_resume; // next: of its session's connections, or of the dead
     rp_timer timer;
     uint64_t since;   // when the phase (of HEAD: its first byte) began
     uint64_t seen;    // when a byte last came
@@ -5164,9 +5172,9 @@ struct rp_conn {
     uint64_t asked;   // awaits_pong: when the first ping went that no byte has followed
     uint64_t due;     // of PARKED and of a cursor ahead: when to answer
     uint64_t stalled; // since when the socket takes nothing, 0: it does
-    uint64_t skip;    // of CLOSING: bytes of a frame to pass over
     uint64_t drain_at;
-    uint32_t drain_ms, body_seen;
+    uint64_t bytes;   // of BODY: that came; of CLOSING: of a frame, to pass over; of LINGER: read past
+    uint32_t drain_ms;
     rtpush_peer peer;
 };
 
@@ -5292,8 +5300,8 @@ static void rp_conn_leave(rtpush_hub *hub, rp_conn *c) {
     rp_reader_leave(hub, &c->reader);
     if (!session) return;
     rp_conn **at = &session->conns;
-    while (*at != c) at = &(*at)->next_in_session;
-    *at = c->next_in_session;
+    while (*at != c) at = &(*at)->next;
+    *at = c->next;
     c->session = NULL;
     if (!session->conns) rp_session_idle(hub, session, c->code);
 }
@@ -5306,7 +5314,7 @@ static void rp_conn_drop(rtpush_hub *hub, rp_conn *c, int code) {
     rp_conn_leave(hub, c);
     c->reader.is_blocked = true; // nobody serves it any more
     rp_timer_stop(&hub->wheel, &c->timer);
-    c->next_dead = hub->server->dead;
+    c->next = hub->server->dead;
     hub->server->dead = c;
 }
 
@@ -5337,7 +5345,7 @@ static uint64_t rp_later(uint64_t when, int64_t ms) { return ms < 0 ? UINT64_MAX
 
 static uint64_t rp_conn_body_deadline(const rtpush_hub *hub, const rp_conn *c) {
     uint64_t due = rp_later(c->since, hub->desc.body_timeout_ms);
-    if (hub->desc.body_rate_min > 0) due = RP_MIN(due, c->since + 5000 + (uint64_t)c->body_seen * 1000 / (uint64_t)hub->desc.body_rate_min);
+    if (hub->desc.body_rate_min > 0) due = RP_MIN(due, c->since + 5000 + c->bytes * 1000 / (uint64_t)hub->desc.body_rate_min);
     return due;
 }
 
@@ -5512,6 +5520,7 @@ static void rp_conn_finish(rtpush_hub *hub, rp_conn *c) {
     c->reader.wire = &rp_wire_none;
     c->is_paused = false;
     c->since = hub->wheel.now;
+    c->bytes = 0;
     c->stalled = hub->wheel.now; // it has stall_ms for what is left
     rp_server_buf_back(hub, &c->tail);
     rp_hub_again(hub, &c->reader);
@@ -5562,8 +5571,7 @@ static void rp_conn_free(rtpush_hub *hub, rp_conn *c) {
     rp_server_buf_back(hub, &c->tail);
     rp_inflow_free(hub, c);
     rp_stream_free(hub, c);
-    rp_conn_forget_text(hub, &c->origin);
-    rp_conn_forget_text(hub, &c->target);
+    rp_conn_forget_text(hub, &c->text);
     if (c->is_counted) rp_ip_count(hub, c, -1);
     rp_slab_give(&server->conns, &c->slot);
     hub->stats.connections--;
@@ -5572,7 +5580,7 @@ static void rp_conn_free(rtpush_hub *hub, rp_conn *c) {
 static void rp_server_reap(rtpush_hub *hub) {
     rp_conn *c;
     while ((c = hub->server->dead) != NULL) {
-        hub->server->dead = c->next_dead;
+        hub->server->dead = c->next;
         rp_conn_free(hub, c);
     }
 }
@@ -5625,14 +5633,14 @@ static void rp_reply_head(rtpush_hub *hub, rp_conn *c, rp_buf *buf, int status, 
     }
     if (is_chunked) rp_buf_text(mem, buf, "Transfer-Encoding: chunked\r\n");
     if (status != 101) rp_buf_text(mem, buf, !c->keeps ? "Connection: close\r\n" : c->is_http11 ? "" : "Connection: keep-alive\r\n");
-    if (c->origin) rp_reply_cors(hub, buf, c->origin);
+    if (c->text) rp_reply_cors(hub, buf, c->text);
     rp_buf_slice_put(mem, buf, extra);
     rp_buf_text(mem, buf, "\r\n");
 }
 
 // An answer is complete: the next request, or the end.
 static void rp_reply_done(rtpush_hub *hub, rp_conn *c) {
-    rp_conn_forget_text(hub, &c->origin);
+    rp_conn_forget_text(hub, &c->text);
     rp_stream_free(hub, c);
     if (!rp_conn_is_live(c)) return;
     c->is_first = c->has_bytes = false;
@@ -5790,7 +5798,7 @@ static void rp_socket_close(rtpush_hub *hub, rp_conn *c, int code, const char *r
     rp_conn_leave(hub, c);
     c->reader.wire = &rp_wire_none;
     c->since = hub->wheel.now;
-    c->skip = c->inflow ? c->inflow->ws.left : 0;
+    c->bytes = c->inflow ? c->inflow->ws.left : 0;
     rp_inflow_free(hub, c);
     rp_conn_arm(hub, c);
 }
@@ -5958,10 +5966,8 @@ static const rp_wire rp_wire_event_own = {"sse", RTPUSH_SSE, -1, rp_conn_write, 
 
 // `retry:` with up to 20 % jitter, so that a server's readers do not come back as one.
 static uint64_t rp_event_retry(rtpush_hub *hub) {
-    uint32_t bits = 0;
     uint64_t ms = (uint64_t)hub->desc.sse_retry_ms;
-    if (hub->sys.random(hub->sys.user, &bits, sizeof bits)) bits = 0;
-    return ms + ms / 5 * (bits % 1000) / 1000;
+    return ms + rp_hub_jitter(hub, ms / 5 + 1);
 }
 
 static void rp_event_retry_text(rtpush_hub *hub, rp_buf *buf, uint64_t ms) {
@@ -6098,7 +6104,7 @@ static void rp_server_forget_answer(rtpush_hub *hub) {
 // Everybody who is level at a topic gets the same answer in this circle: head and body in one block.
 static bool rp_poll_is_shared(const rp_conn *c) {
     const rp_reader *r = &c->reader;
-    return r->count == 1 && !r->subs[0].source->is_pattern && c->is_http11 && c->keeps && !c->origin && rp_sub_entry(r->subs)->pos >= r->began && !r->rest.block;
+    return r->count == 1 && !r->subs[0].source->is_pattern && c->is_http11 && c->keeps && !c->text && rp_sub_entry(r->subs)->pos >= r->began && !r->rest.block;
 }
 
 static bool rp_poll_share(rtpush_hub *hub, rp_conn *c, const rp_poll_answer *answer, const rp_source *s, uint64_t pos) {
@@ -6349,7 +6355,7 @@ static bool rp_start_read(const rtpush_head *head, bool is_poll, rp_start *start
 
 static void rp_conn_attach(rtpush_hub *hub, rp_conn *c, rp_session *session, int transport) {
     c->session = session;
-    c->next_in_session = session->conns;
+    c->next = session->conns;
     session->conns = c;
     session->transport = (uint8_t)transport;
     rp_timer_stop(&hub->wheel, &session->linger);
@@ -6624,7 +6630,7 @@ static void rp_envelope_let_in(rtpush_hub *hub, rp_conn *c, const rtpush_login *
     bool by_tag;
     char key[80];
     memset(&head, 0, sizeof head);
-    rtpush_slice rest = rp_slice_of(c->target);
+    rtpush_slice rest = rp_slice_of(c->text);
     rp_slice_next(&rest, '?', &head.path);
     head.query = rest.data ? rest : rp_slice("", 0);
     ptrdiff_t key_size = rp_query_find(head.query, "session", key, sizeof key);
@@ -6635,7 +6641,7 @@ static void rp_envelope_let_in(rtpush_hub *hub, rp_conn *c, const rtpush_login *
     if (!code) code = rp_open_reader(hub, c, &rp_wire_envelope, login, rp_slice(key, key_size > 0 ? (size_t)key_size : 0), &start, &gap);
     if (code) { rp_socket_close(hub, c, code == RTPUSH_E_FORBIDDEN ? 4003 : 1011, rtpush_strerror(code)); return; }
     c->is_unknown = false;
-    rp_conn_forget_text(hub, &c->target);
+    rp_conn_forget_text(hub, &c->text);
     rp_open_envelope(hub, c, &gap);
     if (c->phase == RP_PHASE_SOCKET) rp_envelope_ack(hub, c, ref, NULL, 0);
 }
@@ -6796,7 +6802,6 @@ static int64_t rp_prefer_wait(const rtpush_hub *hub, const rtpush_head *head) {
 static bool rp_poll_wait_read(rtpush_hub *hub, const rtpush_head *head, int64_t *wait_ms) {
     char text[24];
     uint64_t seconds;
-    uint32_t bits = 0;
     ptrdiff_t size = rp_query_find(head->query, "wait", text, sizeof text);
     *wait_ms = size == 0 ? hub->desc.poll_default_ms : size < 0 ? rp_prefer_wait(hub, head) : 0;
     if (size == -2) return false;
@@ -6805,8 +6810,7 @@ static bool rp_poll_wait_read(rtpush_hub *hub, const rtpush_head *head, int64_t 
         *wait_ms = (int64_t)RP_MIN(seconds, (uint64_t)1000000) * 1000;
     }
     *wait_ms = RP_MAX(RP_MIN(*wait_ms, hub->desc.poll_max_ms), (int64_t)0);
-    if (hub->sys.random(hub->sys.user, &bits, sizeof bits)) bits = 0;
-    *wait_ms -= *wait_ms / 10 * (int64_t)(bits % 1000) / 1000; // so that a crowd's polls do not end as one
+    *wait_ms -= (int64_t)rp_hub_jitter(hub, (uint64_t)*wait_ms / 10 + 1); // so that a crowd's polls do not end as one
     return true;
 }
 
@@ -6928,7 +6932,7 @@ static void rp_handshake_answer(rtpush_hub *hub, rp_conn *c, const rtpush_head *
     if (!own) return;
     rp_reply_head(hub, c, own, 101, NULL, rp_slice_of(extra), RP_LENGTH_NONE);
     rp_conn_enter(hub, c, RP_PHASE_SOCKET);
-    rp_conn_forget_text(hub, &c->origin);
+    rp_conn_forget_text(hub, &c->text);
     c->since = c->beat = hub->wheel.now;
     rp_conn_arm(hub, c);
 }
@@ -6936,11 +6940,11 @@ static void rp_handshake_answer(rtpush_hub *hub, rp_conn *c, const rtpush_head *
 // Let in without a login, to send its token as the first message.
 static void rp_route_unknown(rtpush_hub *hub, rp_conn *c, const rtpush_head *head) {
     rtpush_slice whole = rp_slice(head->path.data, head->path.size + (head->query.data ? head->query.size + 1 : 0));
-    c->target = rp_mem_text(&hub->mem, whole);
-    if (!c->target) { rp_reply_code(hub, c, RTPUSH_E_MEMORY); return; }
     c->is_unknown = true;
     c->reader.wire = &rp_wire_envelope;
     rp_handshake_answer(hub, c, head, true, NULL);
+    c->text = rp_mem_text(&hub->mem, whole);
+    if (!c->text) rp_conn_drop(hub, c, 1011);
 }
 
 // A GET under the mount.
@@ -7119,7 +7123,7 @@ static void rp_route_mount(rtpush_request *request) {
     bool is_get = rp_slice_equals(method, "GET") || c->is_head;
     bool is_post = rp_slice_equals(method, "POST"), is_delete = rp_slice_equals(method, "DELETE");
     if (origin == RP_ORIGIN_WRONG) { rp_reply_error(hub, c, 403, "this origin is not allowed here (origin)", "Vary: Origin\r\n"); return; }
-    if (origin == RP_ORIGIN_LISTED && !(c->origin = rp_mem_text(&hub->mem, rp_http_header(head, "origin")))) { rp_conn_drop(hub, c, 1011); return; }
+    if (origin == RP_ORIGIN_LISTED && !(c->text = rp_mem_text(&hub->mem, rp_http_header(head, "origin")))) { rp_conn_drop(hub, c, 1011); return; }
     if (rp_slice_equals(method, "OPTIONS")) { rp_route_options(request, origin == RP_ORIGIN_LISTED); return; }
     if (!is_get && !is_post && !is_delete) { rp_reply_error(hub, c, 405, "GET, HEAD, POST, DELETE and OPTIONS are answered here", rp_mount_methods); return; }
     if (head->wants_websocket && !rp_handshake_is_good(hub, c, head)) return;
@@ -7256,7 +7260,7 @@ static void rp_input_await(rtpush_hub *hub, rp_conn *c, const rtpush_head *head,
     if (!c->inflow || !rp_buf_put(&hub->mem, &c->inflow->head, data, head_size)) { rp_conn_drop(hub, c, 1011); return; }
     c->inflow->left = head->length;
     c->since = hub->wheel.now;
-    c->body_seen = 0;
+    c->bytes = 0;
     bool expects = head->expects_continue && size == head_size;
     rp_conn_enter(hub, c, RP_PHASE_BODY);
     if (expects) rp_conn_put(hub, c, rp_slice_of("HTTP/1.1 100 Continue\r\n\r\n"));
@@ -7316,7 +7320,7 @@ static size_t rp_input_body(rtpush_hub *hub, rp_conn *c, const char *data, size_
     } else {
         inflow->left -= used;
     }
-    c->body_seen += (uint32_t)used;
+    c->bytes += used;
     if (!rp_buf_put(&hub->mem, &inflow->body, part.data, part.size)) { rp_inflow_free(hub, c); rp_reply_code(hub, c, RTPUSH_E_MEMORY); return size; }
     if (is_chunked ? inflow->chunked.is_done : !inflow->left) rp_input_body_done(hub, c);
     return used;
@@ -7433,9 +7437,9 @@ static size_t rp_input_data(rtpush_hub *hub, rp_conn *c, const rtpush_frame *fra
 // A frame, or a part of one's payload. Returns what was taken, 0: more is needed.
 static size_t rp_input_frame(rtpush_hub *hub, rp_conn *c, char *data, size_t size) {
     rtpush_frame frame;
-    if (c->skip) {
-        size_t passed = (size_t)RP_MIN((uint64_t)size, c->skip);
-        c->skip -= passed;
+    if (c->phase == RP_PHASE_CLOSING && c->bytes) {
+        size_t passed = (size_t)RP_MIN((uint64_t)size, c->bytes);
+        c->bytes -= passed;
         return passed;
     }
     if (c->inflow && c->inflow->ws.left) return rp_input_payload(hub, c, data, size);
@@ -7445,7 +7449,7 @@ static size_t rp_input_frame(rtpush_hub *hub, rp_conn *c, char *data, size_t siz
     if (!n) return 0;
     size_t head_size = (size_t)n;
     if (frame.opcode < RP_WS_CLOSE && c->phase == RP_PHASE_CLOSING) { // ours is out: what the peer still says is passed over
-        c->skip = frame.length;
+        c->bytes = frame.length;
         return head_size;
     }
     if (frame.opcode < RP_WS_CLOSE) { hub->stats.frames_in++; return rp_input_data(hub, c, &frame, data, head_size, size); }
@@ -7528,8 +7532,8 @@ static void rp_input_receive(rtpush_hub *hub, rp_conn *c) {
     if (n == 0) { rp_input_end(hub, c); return; }
     hub->stats.bytes_in += (uint64_t)n;
     if (c->phase == RP_PHASE_LINGER) {
-        c->body_seen += (uint32_t)n;
-        if (c->body_seen > 65536 && c->is_shut) rp_conn_drop(hub, c, 1006); // enough was read past
+        c->bytes += (uint64_t)n;
+        if (c->bytes > 65536 && c->is_shut) rp_conn_drop(hub, c, 1006); // enough was read past
         return;
     }
     rp_input_untail(hub, c);
@@ -8125,6 +8129,7 @@ static int rp_hub_open(rtpush_hub *hub, const rtpush_desc *desc) {
     rp_mem *mem = &hub->mem;
     if (!rp_hub_take_desc(hub, desc)) return RTPUSH_E_MEMORY;
     if (hub->sys.random(hub->sys.user, &hub->hash_key, sizeof hub->hash_key) || !rp_hub_new_epoch(hub)) return RTPUSH_E_SYSTEM;
+    memcpy(&hub->jitter, &hub->hash_key, sizeof hub->jitter);
     hub->log.mem = mem;
     hub->quiet.quiet_next = hub->quiet.quiet_prev = &hub->quiet;
     rp_wheel_init(&hub->wheel, hub->sys.now_ms(hub->sys.user));
@@ -8348,7 +8353,7 @@ RTPUSH_DEF int rtpush_configure(rtpush_hub *hub, const char *pattern, const rtpu
 // The connection of a session that a host may subscribe: a WebSocket or an event stream.
 static rp_conn *rp_session_stream(rtpush_hub *hub, rtpush_session handle) {
     rp_session *session = rp_session_find(hub, handle);
-    for (rp_conn *c = session ? session->conns : NULL; c; c = c->next_in_session)
+    for (rp_conn *c = session ? session->conns : NULL; c; c = c->next)
         if (c->phase == RP_PHASE_SOCKET || c->phase == RP_PHASE_STREAM) return c;
     return NULL;
 }
@@ -8416,7 +8421,7 @@ RTPUSH_DEF int rtpush_info(rtpush_hub *hub, rtpush_session handle, rtpush_sessio
     info->transport = session->transport;
     info->user = session->user;
     info->cursor = hub->log.head;
-    for (const rp_conn *c = session->conns; c; c = c->next_in_session) {
+    for (const rp_conn *c = session->conns; c; c = c->next) {
         info->peer = c->peer;
         info->cursor = RP_MIN(info->cursor, rp_reader_cursor(hub, &c->reader));
         info->lag += rp_reader_lag(&c->reader);
@@ -8442,7 +8447,7 @@ static void rp_session_close(rtpush_hub *hub, rp_session *session, int code, con
     rp_session_end(hub, session, code); // first: what follows finds it ending
     rp_timer_stop(&hub->wheel, &session->linger);
     for (rp_conn *c = session->conns, *next; c; c = next) {
-        next = c->next_in_session;
+        next = c->next;
         rp_push_close(hub, c, code, reason);
     }
 }

@@ -189,7 +189,7 @@ typedef struct world {
     rtpush_sys sys;
     rtpush_bus bus;
     rtpush_hub *hub;
-    bool is_destroyed, is_draining, is_calm, is_failed, is_quiet;
+    bool is_destroyed, is_closing, is_draining, is_calm, is_failed, is_quiet;
     uint64_t calm_since;
     vfd fds[FDS];
     vconn conns[CONNS];
@@ -1656,6 +1656,13 @@ static void trim_json(const pub *p, size_t *at, size_t *n) {
     while (*n && strchr(" \t\r\n", p->data[*at + *n - 1]) && p->data[*at + *n - 1]) --*n;
 }
 
+// JSON as written, but that a line's end between its tokens may have become a space.
+static bool same_json(const unsigned char *published, const unsigned char *got, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (got[i] != published[i] && !(got[i] == ' ' && (published[i] == '\n' || published[i] == '\r'))) return false;
+    return true;
+}
+
 // A message as polls and the envelope spell it: {id, topic, event?, data, encoding?}.
 static void client_item(client *c, int item, bool may_replay) {
     place k;
@@ -1677,7 +1684,7 @@ static void client_item(client *c, int item, bool may_replay) {
     if (no && p->kind == RTPUSH_JSON) {
         size_t at, len;
         trim_json(p, &at, &len);
-        ok = !is_text && !encoding && len == n && memcmp(p->data + at, text, n) == 0;
+        ok = !is_text && !encoding && len == n && same_json(p->data + at, text, n);
     } else if (no) {
         ok = (p->kind == RTPUSH_BINARY) == (encoding != NULL) && (encoding || is_text) && p->size == n && memcmp(p->data, text, n) == 0;
     }
@@ -2757,6 +2764,7 @@ static void host_done(rtpush_hub *hub, uint64_t ticket, uint64_t seq, int code, 
     if (W.pubs[no].answered) broke("a publish completes once", "message %u", no);
     W.pubs[no].answered = true;
     if (code == RTPUSH_OK) bind_id(no, seq, "its completion");
+    else if (W.is_destroyed || W.is_closing) W.pubs[no].tries++; // the end of the hub came first
     else pub_refused(no, "its completion");
 }
 
@@ -2960,9 +2968,9 @@ static void host_call(rtpush_hub *hub) { // anything that a host may do, also in
 
 static void maybe_host_call(rtpush_hub *hub, unsigned n) {
     T.callbacks++;
-    if (!W.is.has_callbacks || W.is_calm || W.is_destroyed || W.depth >= 3 || !one_in(n)) return;
+    if (!W.is.has_callbacks || (W.is_calm && !W.is_closing) || W.is_destroyed || W.depth >= 3 || !one_in(n)) return;
     W.depth++;
-    if (W.is.is_suicidal && one_in(30)) {
+    if (W.is.is_suicidal && one_in(30) && !W.is_closing) {
         say("the host destroys the hub in a callback");
         W.is_destroyed = true;
         rtpush_destroy(hub);
@@ -3414,7 +3422,7 @@ static void be_calm(void) {
 }
 
 static void live(uint64_t until, unsigned steps_max, bool (*is_done)(bool tell)) {
-    unsigned period = between(1, 400);
+    unsigned period = W.is_calm ? between(100, 400) : between(1, 400);
     uint64_t host_due = W.now + 1 + below(period);
     for (unsigned n = 0; n < steps_max && W.now < until && !W.is_failed && !W.is_destroyed; n++) {
         if (W.now >= host_due) {
@@ -3460,9 +3468,9 @@ static void probe_topic(const char *topic) { // a short poll from the beginning 
     rtpush_history(W.hub, topic, 0, each_seq, after);
     if (c->head.status == 200 && before[0] < 1000) {
         for (int i = 0; i < c->found_count; i++)
-            if (!is_in(c->found[i], before + 1, before[0])) broke("a short poll gives what is held", "%" PRIu64 " of %s", c->found[i], topic);
+            if (!is_in(c->found[i], before + 1, before[0]) && !is_in(c->found[i], after + 1, after[0])) broke("a short poll gives what is held", "%" PRIu64 " of %s", c->found[i], topic);
         for (uint64_t i = 1; i <= after[0]; i++)
-            if (!is_in(after[i], c->found, (uint64_t)c->found_count)) broke("a short poll gives all that is held", "%" PRIu64 " of %s", after[i], topic);
+            if (is_in(after[i], before + 1, before[0]) && !is_in(after[i], c->found, (uint64_t)c->found_count)) broke("a short poll gives all that is held", "%" PRIu64 " of %s", after[i], topic);
     }
     if (c->conn) client_lost(c, true, "the probe is done");
     client_free(c);
@@ -3507,6 +3515,7 @@ static void drain(void) {
 }
 
 static void world_close(void) {
+    W.is_closing = true; // on_close may still call
     if (W.hub && !W.is_destroyed) rtpush_destroy(W.hub);
     W.is_destroyed = true;
     bool was_failed = W.is_failed;

@@ -17,7 +17,7 @@ export function build(name, source = join(root, 'examples', name + '.c')) {
   const given = process.env[name.toUpperCase()];
   if (given) return given;
   const program = join(root, 'build', name);
-  const flags = ['-O2', '-std=c99', '-Wall', '-Wextra', '-pedantic', '-Wconversion', '-Wshadow', '-I', join(root, 'examples')];
+  const flags = '-O2 -std=c99 -Wall -Wextra -pedantic -Wconversion -Wshadow -I'.split(' ').concat(join(root, 'examples'));
   const cc = spawnSync(process.env.CC || 'cc', [...flags, source, '-o', program], { encoding: 'utf8' });
   if (cc.error || cc.status || cc.stderr) throw new Error(`cc ${source}: ${cc.error || cc.stderr}`);
   return program;
@@ -75,7 +75,7 @@ export async function tab(browser, url, options = {}) {
     const { protocol, origin } = new URL(r.url());
     if (protocol !== 'data:' && origin !== new URL(url).origin) wrong.push('request to ' + r.url());
   });
-  page.setDefaultTimeout(+process.env.TMO || 30000);
+  page.setDefaultTimeout(30000);
   page.check_ = async () => {
     await context.close();
     if (wrong.length) throw new Error(wrong.join('; '));

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { join } from 'node:path';
-import { build, launch, screens, serve, tab } from './lib.js';
+import { build, launch, screens, serve, sleep, tab } from './lib.js';
 
 const program = build('notify');
 let browser, server, count = 0;
@@ -36,22 +36,24 @@ async function send(page, to, text) {
   await page.waitForFunction(() => document.getElementById('sent').textContent);
   return page.textContent('#sent');
 }
-const list = page => page.$$eval('#list li', all => all.map(li => [li.className, li.querySelector('b').textContent, li.querySelector('p').textContent]));
+const list = page => page.$$eval('#list li', all =>
+  all.map(li => [li.className, ...Array.from(li.children, el => el.textContent)]));
 const shows = (page, n) => page.waitForFunction(k => document.querySelectorAll('#list li').length >= k, n);
 
 describe('notify', () => {
   it('a_message_sent_while_away_is_there_on_return_and_is_new_once', async () => {
     const [annName, bobName] = [someone('ann'), someone('bob')];
-    const bob = await arrive(bobName), ann = await arrive(annName), context = ann.context();
+    const bob = await arrive(bobName), ann = await arrive(annName);
     assert.match(await send(bob, annName, 'you are here'), /^Delivered/);
     await shows(ann, 1);
     await ann.goto('about:blank');                            // Ann leaves, with her cookie
-    await bob.waitForFunction(async name => !(await (await fetch('/send?to=' + name, { method: 'POST', body: 'first\nsecond line <b>&' })).text())
-      .startsWith('Delivered') || new Promise(done => setTimeout(done, 100, false)), annName);
+    const sent = () => bob.evaluate(name => fetch('/send?to=' + name, { method: 'POST', body: 'first\nsecond line <b>&' })
+      .then(r => r.text()), annName);
+    while (!(await sent()).startsWith('Away')) await sleep(50);   // until the server has seen her go
     assert.match(await send(bob, annName, 'another'), /^Away/);
     await ann.goto(server.url + '/');
     await shows(ann, 3);
-    await ann.waitForFunction(() => Array.from(document.querySelectorAll('#list p')).some(p => p.textContent === 'another'));
+    await ann.locator('#list p', { hasText: 'another' }).waitFor();
     const seen = await list(ann);
     assert.deepEqual(seen[0], ['', bobName, 'you are here']);
     assert.deepEqual(seen[seen.length - 2], ['new', bobName, 'first\nsecond line <b>&']);
@@ -65,7 +67,6 @@ describe('notify', () => {
     await signIn(there, annName);
     await shows(there, seen.length);
     await other.close();
-    assert.ok(context);
     for (const page of [ann, bob]) await page.check_();
   });
 
@@ -99,7 +100,8 @@ describe('notify', () => {
     assert.equal(await status('/live/@user/' + annName, { method: 'DELETE' }), 403);
     const bare = async (path, init) => (await fetch(server.url + path, { redirect: 'manual', ...init })).status;
     assert.equal(await bare('/live/@user/' + annName), 401);
-    assert.equal(await bare('/live/@user/' + annName, { headers: { Cookie: 'notify=' + '0'.repeat(32) } }), 401);
+    const guess = { headers: { Cookie: 'notify=' + '0'.repeat(32) } };
+    assert.equal(await bare('/live/@user/' + annName, guess), 401);
     assert.equal(await bare('/send?to=' + annName, { method: 'POST', body: 'x' }), 401);
     for (const name of ['', 'a b', 'a/b', '%41', 'x'.repeat(33), "'><script>"])
       assert.equal(await bare('/login', { method: 'POST', body: 'name=' + name }), 400, name);
@@ -129,7 +131,8 @@ describe('notify', () => {
 
   for (const scheme of ['light', 'dark']) {
     it(`phone_${scheme}_fits`, async () => {
-      const page = await arrive('ann-' + scheme, { viewport: { width: 360, height: 740 }, colorScheme: scheme, deviceScaleFactor: 2 });
+      const viewport = { width: 360, height: 740 };
+      const page = await arrive('ann-' + scheme, { viewport, colorScheme: scheme, deviceScaleFactor: 2 });
       const bot = await arrive('build-bot');
       await send(bot, 'ann-' + scheme, 'Build 1204 is green.');
       await send(bot, 'ann-' + scheme, 'Deploy to staging failed:\n' + 'x'.repeat(90));

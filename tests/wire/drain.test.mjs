@@ -116,7 +116,7 @@ describe('drain', { concurrency: true }, () => {
     }
     const times = told.map((x) => x.at).sort((a, b) => a - b);
     assert.ok(times.at(-1) - times[0] >= 1000, `closes from ${times[0]} to ${times.at(-1)} ms`);
-    assert.ok(times.at(-1) <= 5000);
+    assert.ok(times.at(-1) <= 6000, `the last close after ${times.at(-1)} ms`);
     await ended(d);
   });
 
@@ -178,7 +178,7 @@ describe('drain', { concurrency: true }, () => {
     w.send(OP.CLOSE, closeBytes(1012));
     await w.c.eof();
     await ended(d);
-    assert.ok(Date.now() - begin < 3000, 'the last one to go ends it');
+    assert.ok(Date.now() - begin < 6000, 'the last one to go ends it, not the deadline');
   });
 
   test('drain_polls_after_it_start_where_they_were__a_new_process_is_a_new_epoch', async (t) => {

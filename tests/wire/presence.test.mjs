@@ -118,7 +118,8 @@ describe('presence', { concurrency: 6 }, () => {
       if (i) assert.ok(m.at - w.told[i - 1].at >= 150, `${m.at - w.told[i - 1].at} ms apart`);
       for (const name of [...(m.join ?? []), ...(m.leave ?? [])]) assert.match(name, /^(first|s\d+)_+$/, 'the one that passed was told');
     }
-    assert.ok(w.told.length <= 8, `${w.told.length} messages`);
+    const most = (w.told.at(-1).at - w.told[0].at) / 250 + 2;
+    assert.ok(w.told.length <= most, `${w.told.length} messages, at most ${most}`);
     for (const s of held) s.close();
     w.close();
   });

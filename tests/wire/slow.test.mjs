@@ -2,16 +2,21 @@
 import { test, describe } from 'node:test';
 import assert from 'node:assert/strict';
 import crypto from 'node:crypto';
-import { daemon, poll, pub, sse, Ws, Envelope, OP, seqOf, range, stats, eventually, frameBytes, readers } from './lib.mjs';
+import { daemon, poll, pub, sse, Ws, Envelope, OP, seqOf, range, stats, eventually, frameBytes, readers, requestBytes } from './lib.mjs';
 
 // More than a socket takes while nobody reads: 20 MiB, of which the log holds 10 messages.
 const N = 320;
 const SIZE = 65536;
 const payload = (i) => `${i} `.padEnd(SIZE, '.');
 const number = (data) => parseInt(data, 10);
-const flood = async (d, from = 1, to = N) => {
+const flood = async (d, topic = 'flood') => {
   const ids = {};
-  for (let i = from; i <= to; i++) ids[i] = (await pub(d, 'flood', payload(i))).id;
+  const c = await d.connect();
+  for (let i = 1; i <= N; i++) {
+    c.write(requestBytes(d.host, 'POST', `/live/${topic}`, {}, payload(i)));
+    ids[i] = (await c.response()).json.id;
+  }
+  c.destroy();
   return ids;
 };
 const start = (t, policy) => daemon(t, '--set', 'history=10', '--set', `slow=${policy}`);
@@ -174,7 +179,7 @@ describe('slow', { concurrency: 3 }, () => {
   test('slow_ephemeral_messages_are_passed_over_without_a_gap', async (t) => {
     const d = await start(t, 'close');
     const s = await stopped(() => sse(d, '/live/eph'));
-    for (let i = 1; i <= N; i++) await pub(d, 'eph?ephemeral=1', payload(i));
+    await flood(d, 'eph?ephemeral=1');
     await pub(d, 'eph', 'kept');
     s.c.resume();
     let m, last = 0;
