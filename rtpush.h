@@ -7495,6 +7495,9 @@ static void rp_input(rtpush_hub *hub, rp_conn *c, char *data, size_t size) {
         c->tail = rp_server_buf(hub);
         if (!c->tail || !rp_buf_put(&hub->mem, c->tail, data + used, left)) { rp_conn_drop(hub, c, 1011); return; }
     }
+    // Answers go at once, while others are still to be read, unless the flush has messages to send with them.
+    bool is_alone = c->own && !c->reader.is_blocked && !c->reader.replays && !rp_reader_is_behind(&c->reader);
+    if (is_alone) rp_conn_write(hub, &c->reader, NULL, 0, 0);
     rp_conn_watch(hub, c);
 }
 

@@ -1900,6 +1900,452 @@ static void slow_reader_by_policy(void) {
     }
 }
 
+// ============================================================================
+// anything inside any callback
+// ============================================================================
+
+enum place { ON_OPEN, ON_CLOSE, ON_MESSAGE, ON_PUBLISH, ON_REQUEST, ON_LOGIN, ON_ALLOW, ON_DONE, ON_TIMER, ON_POST, ON_EACH, ON_HISTORY, ON_PRESENCE, ON_LOG, PLACES };
+enum act { DO_PUBLISH, DO_CLOSE, DO_CLOSE_ALL, DO_SUBSCRIBE, DO_UNSUBSCRIBE, DO_CONFIGURE, DO_CLEAR, DO_SEND, DO_TIMERS, DO_POST, DO_LISTEN, DO_DRAIN, DO_DESTROY, ACTS };
+static const char *const place_names[] = {"on_open", "on_close", "on_message", "on_publish", "on_request", "on_login", "on_allow", "done", "a_timer", "a_posted_call", "each", "history", "presence", "on_log"};
+static const char *const act_names[] = {"publishing", "closing", "closing_all", "subscribing", "unsubscribing", "configuring", "clearing", "sending", "timers", "posting", "listening", "draining", "destroying"};
+
+static struct {
+    enum place place;
+    enum act act;
+    int left, done;        // how often it is still to act, and how often it did
+    bool is_acting, in_turn;
+    rtpush_session latest; // the session at hand, or the last one heard of
+    int published, ended;  // of publishes with a `done`
+    bool refuses;          // on_publish refuses after it acted
+} M;
+
+static void m_done(rtpush_hub *h, uint64_t ticket, uint64_t seq, int code, void *user);
+
+static bool close_each(rtpush_hub *h, rtpush_session s, void *user) {
+    (void)user;
+    rtpush_close(h, s, 4000, "all");
+    return true;
+}
+
+static void nothing(rtpush_hub *h, void *arg) { (void)h, (void)arg; }
+
+static void m_publish(rtpush_hub *h, const char *topic) {
+    rtpush_publication p;
+    memset(&p, 0, sizeof p);
+    p.topic = topic;
+    p.data = "inside";
+    p.size = 6;
+    p.done = m_done;
+    if (rtpush_publish_ex(h, &p, NULL) == RTPUSH_OK) M.published++;
+}
+
+static void m_act(rtpush_hub *h, rtpush_session s) {
+    rtpush_topic_desc t;
+    memset(&t, 0, sizeof t);
+    switch (M.act) {
+    case DO_PUBLISH:
+        for (int i = 0; i < 3; i++) m_publish(h, "room/1");
+        m_publish(h, "new/topic");
+        rtpush_publish_user(h, "ann", "x", 1);
+        break;
+    case DO_CLOSE: rtpush_close(h, s, 4000, "inside"); break;
+    case DO_CLOSE_ALL:
+        rtpush_each(h, close_each, NULL);
+        rtpush_kick(h, "", 4001, NULL);
+        break;
+    case DO_SUBSCRIBE:
+        rtpush_subscribe(h, s, "room/2", NULL);
+        rtpush_subscribe(h, s, "room/*", "earliest");
+        rtpush_subscribe(h, s, "room/1", "-1");
+        rtpush_subscribe(h, s, "@presence/room/1", NULL);
+        break;
+    case DO_UNSUBSCRIBE:
+        rtpush_unsubscribe(h, s, "room/1");
+        rtpush_unsubscribe(h, s, "room/*");
+        rtpush_subscribe(h, s, "room/1", NULL);
+        rtpush_unsubscribe(h, s, "room/1");
+        break;
+    case DO_CONFIGURE:
+        t.history = 1;
+        t.presence = M.done % 2;
+        rtpush_configure(h, "room/**", &t);
+        rtpush_configure(h, "**", &t);
+        break;
+    case DO_CLEAR:
+        rtpush_clear(h, "room/1");
+        rtpush_clear(h, "@presence/room/1");
+        break;
+    case DO_SEND:
+        for (int i = 0; i < 5; i++) rtpush_send(h, s, "sent inside", 11, RTPUSH_AUTO);
+        rtpush_set_user(h, s, &M);
+        break;
+    case DO_TIMERS: {
+        rtpush_timer first = rtpush_after(h, 0, nothing, NULL), second = rtpush_after(h, 1, nothing, NULL);
+        rtpush_cancel(h, second);
+        rtpush_cancel(h, first);
+        rtpush_after(h, 2, nothing, NULL);
+        break;
+    }
+    case DO_POST:
+        rtpush_post(h, nothing, NULL);
+        rtpush_publish_async(h, "room/1", "async", 5);
+        rtpush_stop(h);
+        break;
+    case DO_LISTEN: rtpush_listen(h, "http://127.0.0.1:0", NULL); break;
+    case DO_DRAIN: rtpush_drain(h, 100, 500); break;
+    case DO_DESTROY:
+        rtpush_destroy(h);
+        is_destroyed = true;
+        m_publish(h, "room/1"); // the hub lives until the callback has returned
+        rtpush_destroy(h);
+        break;
+    case ACTS: break;
+    }
+}
+
+static void m_at(rtpush_hub *h, enum place place, rtpush_session s) {
+    if (s) M.latest = s;
+    if (M.place != place || !M.left || M.is_acting) return;
+    M.is_acting = true;
+    M.left--;
+    m_act(h, s ? s : M.latest);
+    M.done++;
+    M.is_acting = false;
+}
+
+static void m_open(rtpush_hub *h, rtpush_session s, void *user) { see_open(h, s, user), m_at(h, ON_OPEN, s); }
+static void m_close(rtpush_hub *h, rtpush_session s, int code, void *user) { see_close(h, s, code, user), m_at(h, ON_CLOSE, s); }
+static void m_message(rtpush_hub *h, rtpush_session s, const rtpush_message *m, void *user) {
+    char before[8];
+    (void)user;
+    memcpy(before, m->data, RP_MIN(m->size, sizeof before));
+    m_at(h, ON_MESSAGE, s);
+    if (memcmp(before, m->data, RP_MIN(m->size, sizeof before)) || !m->topic || strlen(m->topic) > 255) wrong(__LINE__, "the message changed");
+}
+static int m_on_publish(rtpush_hub *h, rtpush_session s, rtpush_publication *what, void *user) {
+    (void)user, (void)what;
+    bool was_left = M.left > 0;
+    m_at(h, ON_PUBLISH, s);
+    return M.refuses && M.place == ON_PUBLISH && was_left ? RTPUSH_E_FORBIDDEN : RTPUSH_OK;
+}
+static bool m_request(rtpush_hub *h, rtpush_request *r, void *user) {
+    (void)user;
+    rtpush_session s = 0;
+    if (rtpush_path(r).size == 3 && rtpush_accept_websocket(r, &s) == RTPUSH_OK) return m_at(h, ON_REQUEST, s), true; // /ws
+    m_at(h, ON_REQUEST, 0);
+    if (rtpush_path(r).size == 7) { // /stream
+        stream = rtpush_reply_begin(r, 200, NULL);
+        rtpush_stream_write(h, stream, "part", 4);
+        return stream != 0;
+    }
+    int code = rtpush_reply(r, 200, NULL, "ok", 2);
+    if (code && !is_destroyed) wrong(__LINE__, "rtpush_reply: %s", rtpush_strerror(code));
+    return true;
+}
+static int m_login(rtpush_hub *h, rtpush_login *login, void *user) {
+    (void)user;
+    m_at(h, ON_LOGIN, 0);
+    if (login->token.size == 4 && !memcmp(login->token.data, "none", 4)) return RTPUSH_E_UNAUTHORIZED;
+    if (!login->request && !login->token.size) return RTPUSH_E_UNAUTHORIZED;
+    if (login->request && rtpush_header(login->request, "X-Later").data && !login->token.size) return RTPUSH_E_UNAUTHORIZED;
+    return RTPUSH_OK;
+}
+static bool m_allow(rtpush_hub *h, const char *identity, int verb, const char *topic, void *user) {
+    (void)identity, (void)verb, (void)user;
+    char before[16];
+    snprintf(before, sizeof before, "%s", topic);
+    m_at(h, ON_ALLOW, 0);
+    if (strncmp(before, topic, 15)) wrong(__LINE__, "the topic's name changed");
+    return true;
+}
+static void m_done(rtpush_hub *h, uint64_t ticket, uint64_t seq, int code, void *user) {
+    (void)ticket, (void)seq, (void)code, (void)user;
+    M.ended++;
+    m_at(h, ON_DONE, 0);
+}
+static void m_timer(rtpush_hub *h, void *user) { (void)user, m_at(h, ON_TIMER, 0); }
+static bool m_each(rtpush_hub *h, rtpush_session s, void *user) { return (void)user, m_at(h, ON_EACH, s), true; }
+static bool m_history(const rtpush_message *m, void *user) {
+    rtpush_hub *h = hub;
+    char before[8];
+    (void)user;
+    memcpy(before, m->data, RP_MIN(m->size, sizeof before));
+    m_at(h, ON_HISTORY, 0);
+    if (memcmp(before, m->data, RP_MIN(m->size, sizeof before)) || strcmp(m->topic, "room/1")) wrong(__LINE__, "the message changed");
+    return !is_destroyed;
+}
+static bool m_presence(const char *name, void *user) {
+    (void)user;
+    size_t size = strlen(name);
+    m_at(hub, ON_PRESENCE, 0);
+    if (strlen(name) != size) wrong(__LINE__, "the member's name changed");
+    return !is_destroyed;
+}
+static void m_log(rtpush_hub *h, const char *line, void *user) { see_log(h, line, user), m_at(h, ON_LOG, 0); }
+
+// What a host calls by itself, whose callbacks may act.
+static void m_walks(rtpush_hub *h, void *arg) {
+    (void)arg;
+    m_at(h, ON_POST, 0);
+    if (!is_destroyed) m_publish(h, "room/1");
+    if (!is_destroyed) rtpush_each(h, m_each, NULL);
+    if (!is_destroyed) rtpush_history(h, "room/1", 0, m_history, NULL);
+    if (!is_destroyed) rtpush_presence(h, "room/1", m_presence, NULL);
+}
+
+// Outside of a turn: a destroy inside is done when the function that called the callback returns.
+static void m_outside(void) {
+    static const int count = 4;
+    for (int i = 0; i < count && hub; i++) {
+        if (i == 0) m_publish(hub, "room/1");
+        if (i == 1) rtpush_each(hub, m_each, NULL);
+        if (i == 2) rtpush_history(hub, "room/1", 0, m_history, NULL);
+        if (i == 3) rtpush_presence(hub, "room/1", m_presence, NULL);
+        if (is_destroyed) hub = NULL;
+    }
+}
+
+// Is what a WebSocket client got a head and then frames, and nothing behind a close?
+static void check_frames(client *c) {
+    rtpush_frame f;
+    bool is_closed = false;
+    const char *end = strstr(c->in, "\r\n\r\n");
+    if (strncmp(c->in, "HTTP/1.1 101", 12) || !end) return;
+    for (size_t at = (size_t)(end + 4 - c->in); at < c->size;) {
+        ptrdiff_t n = rtpush_parse_frame(&f, (const unsigned char *)c->in + at, c->size - at);
+        if (is_closed) return wrong(__LINE__, "something after the close frame (RFC 6455 5.5.1): %.60s", c->in + at + 2);
+        if (n <= 0 || f.is_masked || f.length > c->size - at - (size_t)n) {
+            if (!c->has_ended && !is_destroyed) wrong(__LINE__, "a broken frame at %zu of %zu", at, c->size);
+            return;
+        }
+        is_closed = f.opcode == 8;
+        at += (size_t)n + (size_t)f.length;
+    }
+}
+
+enum { KINDS = 8 };
+static const char *const kind_names[] = {"raw", "envelope", "sse", "long poll", "short poll", "post", "accepted", "late login"};
+
+static client *m_client(int kind, const char *session) {
+    static const char upgrade[] = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+    client *c = dial();
+    const char *tail = kind == 0 || kind == 6 ? upgrade : kind == 2 ? "Accept: text/event-stream\r\n" : "";
+    if (kind == 5) return say(c, "POST /live/room/1?session=%s HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody", session), c;
+    if (kind == 6) say(c, "GET /ws HTTP/1.1\r\nHost: h\r\n%s\r\n", upgrade);
+    else if (kind == 1 || kind == 7) say(c, "GET /live/room/1?session=%s HTTP/1.1\r\nHost: h\r\n%sSec-WebSocket-Protocol: rtpush.v1\r\n%s\r\n", session, upgrade, kind == 7 ? "X-Later: 1\r\n" : "");
+    else say(c, "GET /live/room/1?session=%s%s HTTP/1.1\r\nHost: h\r\n%s\r\n", session, kind == 3 ? "&wait=20" : "", tail);
+    return c;
+}
+
+static void m_farewell(client *c) {
+    take_in(c, SIZE_MAX);
+    check_frames(c);
+    hang_up(c);
+}
+
+static void m_scene(int kind) {
+    static const char *const sessions[] = {"aaaaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbbbb", "cccccccccccccccccc", "dddddddddddddddddd"};
+    rtpush_desc d;
+    rtpush_topic_desc t;
+    client *by[4], *c, *c2;
+    memset(&d, 0, sizeof d);
+    memset(&t, 0, sizeof t);
+    memset(&seen, 0, sizeof seen);
+    d.on_open = m_open, d.on_close = m_close, d.on_message = m_message, d.on_publish = m_on_publish, d.on_request = m_request;
+    d.on_login = m_login, d.on_allow = m_allow, d.on_log = m_log;
+    d.linger_ms = 1000;
+    d.topics_max = 50;
+    is_destroyed = false;
+    M.done = M.published = M.ended = 0;
+    M.latest = 0;
+    int left = M.left;
+    M.left = M.place == ON_ALLOW || M.place == ON_LOGIN || M.place == ON_OPEN ? 0 : left; // first the bystanders
+    if (!start(&d)) return;
+    t.presence = true;
+    rtpush_configure(hub, "room/**", &t);
+    publish_text("room/1", "before");
+    for (int i = 0; i < 4; i++) by[i] = m_client(i, sessions[i]);
+    turns(3);
+    M.left = left;
+    c = m_client(kind, "eeeeeeeeeeeeeeeeee");
+    turns(3);
+    c2 = m_client(kind, "aaaaaaaaaaaaaaaaaa"); // a session that has another connection
+    turns(2);
+    if (hub) publish_text("room/1", "hello all");
+    turns(2);
+    if (kind == 0 || kind == 6) ws_text(c, "a raw frame"), ws_text(c2, "another");
+    if (kind == 7) ws_text(c, "{\"type\":\"auth\",\"token\":\"t\",\"ref\":0}");
+    if (kind == 1 || kind == 7) {
+        ws_text(c, "{\"type\":\"publish\",\"topic\":\"room/1\",\"data\":[1],\"ref\":1}");
+        ws_text(c, "{\"type\":\"subscribe\",\"topic\":\"room/*\",\"since\":\"earliest\",\"ref\":2}");
+        ws_text(c, "{\"type\":\"auth\",\"token\":\"t\",\"ref\":3}");
+        ws_text(c, "{\"type\":\"unsubscribe\",\"topic\":\"room/1\",\"ref\":4}");
+    }
+    if (kind == 4) say(c, "GET /live/room/1?session=%s HTTP/1.1\r\nHost: h\r\n\r\n", sessions[3]);
+    if (kind >= 3 && kind <= 5) say(c, "GET /other HTTP/1.1\r\nHost: h\r\n\r\nGET /stream HTTP/1.1\r\nHost: h\r\n\r\n");
+    turns(3);
+    client *other = dial();
+    say(other, "GET /other HTTP/1.1\r\nHost: h\r\n\r\n");
+    turns(2);
+    say(other, "GET /other HTTP/1.1\r\nHost: h\r\n\r\nGET /other HTTP/1.1\r\nHost: h\r\n\r\n");
+    if (hub) rtpush_after(hub, 1, m_timer, NULL);
+    skip(2);
+    if (hub) rtpush_post(hub, m_walks, NULL);
+    turns(2);
+    m_outside();
+    if (hub) rtpush_publish_async(hub, "room/1", "async", 5);
+    if (hub && M.place == ON_LOG) { // a publish_async that fails is logged
+        for (int i = 0; i < 60; i++) {
+            char name[24];
+            snprintf(name, sizeof name, "filler/%d", i);
+            rtpush_subscribe(hub, seen.sessions[0], name, NULL);
+            rtpush_publish_async(hub, name, "x", 1);
+        }
+    }
+    turns(3);
+    for (int i = 0; i < 4; i++) m_farewell(by[i]);
+    turns(2);
+    m_farewell(c), m_farewell(c2), m_farewell(other);
+    turns(3);
+    for (int i = 0; i < 6; i++) skip(700);
+    if (hub && M.act != DO_DRAIN && (M.act != DO_LISTEN)) CHECK_INT(stats().connections, 0);
+    finish();
+    CHECK_INT(M.ended, M.published);
+    CHECK_INT(seen.closes, seen.opens);
+    CHECK_INT(blocks, 0);
+}
+
+static void m_run(void) {
+    for (int refuses = 0; refuses <= (M.place == ON_PUBLISH); refuses++) {
+        int acted = 0;
+        for (int left = 1; left <= 1000; left += 999) {
+            for (int kind = 0; kind < KINDS; kind++) {
+                snprintf(V->where, sizeof V->where, "%s in %s, %s, %s%s", act_names[M.act], place_names[M.place], kind_names[kind], left == 1 ? "once" : "always", refuses ? ", then refusing" : "");
+                M.left = left;
+                M.refuses = refuses;
+                m_scene(kind);
+                acted += M.done;
+            }
+        }
+        if (!acted && M.place != ON_LOG) wrong(__LINE__, "it never acted");
+    }
+}
+
+// ============================================================================
+// the client is killed at any byte
+// ============================================================================
+
+static char script[4096];
+static size_t script_size;
+
+static void script_text(const char *text) {
+    size_t n = strlen(text);
+    memcpy(script + script_size, text, n);
+    script_size += n;
+}
+
+static void script_frame(int opcode, bool is_final, const char *data, size_t size) {
+    unsigned char key[4] = {9, 8, 7, 6};
+    script[script_size++] = (char)((is_final ? 0x80 : 0) | opcode);
+    script[script_size++] = (char)(0x80 | size);
+    memcpy(script + script_size, key, 4);
+    script_size += 4;
+    memcpy(script + script_size, data, size);
+    rtpush_mask((unsigned char *)script + script_size, size, key, 0);
+    script_size += size;
+}
+
+enum { BY_CLOSE, BY_RESET, BY_CLOSE_AT_ONCE, BY_RESET_AT_ONCE, WAYS };
+static const char *const ways[] = {"close", "RST", "close at once", "RST at once"};
+
+static void kill_at_every_byte(const char *name) {
+    rtpush_desc d;
+    rtpush_topic_desc t;
+    int port = 0;
+    memset(&d, 0, sizeof d);
+    memset(&t, 0, sizeof t);
+    d.on_open = see_open;
+    d.on_close = see_close;
+    d.on_request = test_request;
+    d.linger_ms = -1;
+    if (!start(&d)) return;
+    t.presence = true;
+    rtpush_configure(hub, "a", &t);
+    rtpush_listen(hub, "http://127.0.0.1:0", &port);
+    turns(1);
+    long base = 0;
+    for (int way = 0; way < WAYS; way++) {
+        for (size_t cut = 0; cut <= script_size; cut++) {
+            seen.session_count = 0;
+            int opens = seen.opens, closes = seen.closes;
+            snprintf(V->where, sizeof V->where, "%s cut at %zu by %s", name, cut, ways[way]);
+            client *c = dial_tcp(port);
+            put(c, script, cut);
+            if (way == BY_CLOSE || way == BY_RESET) {
+                turns(2);
+                publish_text("a", "ends a poll");
+                turns(2);
+                take_in(c, SIZE_MAX);
+                rtpush_publish(hub, "a", "\1", 1);
+                turns(1);
+            }
+            if (way == BY_RESET || way == BY_RESET_AT_ONCE) reset(c);
+            else hang_up(c);
+            for (int i = 0; i < 20 && (i < 2 || stats().connections); i++) turns(1);
+            if (stats().connections) skip(1100); // what is read past
+            for (int i = 0; i < 20 && stats().connections; i++) turns(1);
+            CHECK_INT(stats().connections, 0);
+            CHECK_INT(stats().sessions, 0);
+            CHECK_INT(stats().subscriptions, 0);
+            CHECK_INT(stats().pending, 0);
+            CHECK_INT(seen.opens - opens, seen.closes - closes);
+            if (*V->why) break;
+        }
+        skip(4000000); // the history is gone, too
+        rtpush_clear(hub, "a");
+        rtpush_clear(hub, "@presence/a");
+        skip(1000);
+        if (way == 1) base = blocks;
+        if (way == 3 && blocks > base + 8) wrong(__LINE__, "%ld allocations more than before", blocks - base);
+        if (*V->why) break;
+    }
+    finish();
+}
+
+static void a_client_killed_at_any_byte__http_poll_websocket(void) {
+    script_size = 0;
+    script_text("GET /echo?q=1 HTTP/1.1\r\nHost: h\r\n\r\n");
+    script_text("POST /live/a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nIdempotency-Key: k\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nTrailer: 1\r\n\r\n");
+    script_text("POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n12345");
+    script_text("GET /live/a?wait=20&session=abcdefghijklmnopq HTTP/1.1\r\nHost: h\r\n\r\n");
+    script_text("GET /stream HTTP/1.1\r\nHost: h\r\n\r\n");
+    script_text("GET /live/a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n");
+    script_frame(1, false, "a fragmented ", 13);
+    script_frame(9, true, "ping", 4);
+    script_frame(0, false, "mess", 4);
+    script_frame(0, true, "age", 3);
+    script_frame(2, true, "\1\2\3", 3);
+    script_frame(8, true, "\x03\xe8" "bye", 5);
+    kill_at_every_byte("http");
+}
+
+static void a_client_killed_at_any_byte__sse(void) {
+    script_size = 0;
+    script_text("GET /live?topic=a&topic=b/*&since=earliest HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\nOrigin: http://h\r\n\r\nmore");
+    kill_at_every_byte("sse");
+}
+
+static void a_client_killed_at_any_byte__envelope(void) {
+    script_size = 0;
+    script_text("GET /live/@presence/a?session=abcdefghijklmnopq HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: rtpush.v1\r\n\r\n");
+    script_frame(1, true, "{\"type\":\"subscribe\",\"topic\":\"a\",\"since\":\"earliest\",\"ref\":1}", 60);
+    script_frame(1, false, "{\"type\":\"publish\",\"topic\":\"a\",", 30);
+    script_frame(0, true, "\"data\":{\"x\":1},\"key\":\"k\",\"ref\":2}", 33);
+    script_frame(1, true, "{\"type\":\"unsubscribe\",\"topic\":\"a\"}", 34);
+    script_frame(8, true, "", 0);
+    kill_at_every_byte("envelope");
+}
+
 // @@REST@@
 
 int main(int argc, char **argv) {
@@ -1949,6 +2395,18 @@ int main(int argc, char **argv) {
     RUN(accept_websocket_is_raw_without_topics);
     RUN(send_is_for_websockets_and_says_full);
     RUN(slow_reader_by_policy);
+    RUN(a_client_killed_at_any_byte__http_poll_websocket);
+    RUN(a_client_killed_at_any_byte__sse);
+    RUN(a_client_killed_at_any_byte__envelope);
+    for (int place = 0; place < PLACES; place++) {
+        for (int act = 0; act < ACTS; act++) {
+            char name[64];
+            snprintf(name, sizeof name, "%s_inside_%s", act_names[act], place_names[place]);
+            M.place = (enum place)place;
+            M.act = (enum act)act;
+            run(name, m_run);
+        }
+    }
     // @@RUNS@@
     return end();
 }

@@ -55,7 +55,7 @@ describe('drain', { concurrency: true }, () => {
       assert.equal(r.headers.connection.toLowerCase(), 'close');
       await c.eof();
     }
-    assert.ok(Date.now() - begin < 1500, 'at once');
+    assert.ok(Date.now() - begin < 2500, 'at once');
     keep.close();
     await ended(d);
   });
@@ -116,7 +116,7 @@ describe('drain', { concurrency: true }, () => {
     }
     const times = told.map((x) => x.at).sort((a, b) => a - b);
     assert.ok(times.at(-1) - times[0] >= 1000, `closes from ${times[0]} to ${times.at(-1)} ms`);
-    assert.ok(times.at(-1) <= 6000, `the last close after ${times.at(-1)} ms`);
+    assert.ok(times.at(-1) <= 9000, `the last close after ${times.at(-1)} ms`);
     await ended(d);
   });
 
