@@ -1,7 +1,174 @@
-// rtpush: real-time push for C in one file: WebSocket, Server-Sent Events, long polling, short polling, one log.
+// rtpush: real-time push for C in one file. One log, four ways to read it: WebSocket, server-sent events, long
+// polling, short polling; with history, resume, presence and drain. Public domain (UNLICENSE).
 //
 // ============================================================================
-// >>manual  (being written)
+// >>manual  what it is, how to use it, what it promises
+//
+// Do this:
+//
+//     // in ONE source file
+//     #define RTPUSH_IMPLEMENTATION
+//     #include "rtpush.h"
+//     // everywhere else: #include "rtpush.h"
+//
+//     cc -O2 program.c -o program
+//
+// In the implementing file include rtpush.h before the system's headers: it asks for what it needs of them.
+//
+// THE PROGRAM (examples/hello.c): what a WebSocket sends to a topic, all who read that topic get, on any transport.
+//
+//     #define RTPUSH_IMPLEMENTATION
+//     #include "rtpush.h"
+//
+//     static void on_message(rtpush_hub *hub, rtpush_session from, const rtpush_message *m, void *user) {
+//         (void)from; (void)user;
+//         rtpush_publish(hub, m->topic, m->data, m->size);
+//     }
+//     int main(void) {
+//         rtpush_hub *hub = rtpush_create(&(rtpush_desc){ .listen = "http://127.0.0.1:8080", .on_message = on_message });
+//         return hub ? rtpush_run(hub) : 1;
+//     }
+//
+//     curl -d hello 'http://127.0.0.1:8080/live/t'                 publishes
+//     curl 'http://127.0.0.1:8080/live/t?wait=25'                  waits for what comes (long poll)
+//     curl -N -H 'Accept: text/event-stream' '…/live/t'            streams (SSE)
+//     new WebSocket("ws://127.0.0.1:8080/live/t")                  both ways
+//
+// WHAT IT DOES NOT DO
+//
+//     TLS (yet: put a proxy in front), HTTP/2 and 3 (a proxy does that), compression, templating, a JSON document
+//     model, Windows. The history is in memory: a restart begins a new epoch and every reader hears of a gap.
+//
+// CONTENTS (grep -n '^// >>' finds them)
+//
+//     >>declarations  what a program sees
+//     >>base          the compiler, the platform
+//     >>memory        allocator, slabs
+//     >>bytes         buffers
+//     >>codec         UTF-8, masking, base64, SHA-1, SipHash
+//     >>time          timer wheel
+//     >>table         hash table
+//     >>loop          epoll, kqueue, poll, wake-up
+//     >>socket        system calls
+//     >>json          reader, writer
+//     >>http          requests, answers
+//     >>ws            WebSocket frames
+//     >>sse           event-stream blocks
+//     >>longpoll      cursors, starts
+//     >>topic         the log
+//     >>hub           names, subscriptions
+//     >>spell         a message in four spellings
+//     >>reader        cursors move: start, catch up, fan out, flush
+//     >>publish       tickets, idempotency keys, the bus
+//     >>session       identity, linger, presence
+//     >>auth          who may do what
+//     >>conn          a connection's life
+//     >>reply         HTTP answers
+//     >>push          the transports
+//     >>open          a reader begins
+//     >>envelope      what an rtpush.v1 client says
+//     >>route         what a request is
+//     >>stats         figures
+//     >>input         bytes in
+//     >>clock         deadlines, heartbeats, drain
+//     >>server        listeners, the turn
+//     >>api           the public functions
+//
+// THE TRANSPORTS
+//
+//                   asked for by                      gets                       costs per message and reader
+//     short poll    GET /live/T                       what is held, 304 if none  a request each interval, news or not
+//     long poll     GET /live/T?wait=25               held until there is news   a request and an answer
+//     SSE           GET, Accept: text/event-stream    a stream of blocks         about 40 bytes around the data
+//     WebSocket     GET, Upgrade: websocket           frames, both ways          2 to 10 bytes around the data
+//     rtpush.v1     the same, with that subprotocol   JSON in frames             about 75 bytes around the data
+//
+// TEN STEPS
+//
+//      1  rtpush_create with desc.listen; rtpush_run.
+//      2  rtpush_publish(hub, "sport/tennis", data, size) from anywhere on that thread.
+//      3  Clients read /live/sport/tennis, or /live/sport/* (one more segment), /live/sport/** (one or more).
+//      4  A client that was away comes back with the last id it has (Last-Event-ID, ?since=) and gets the rest.
+//      5  desc.on_login says who it is, desc.on_allow what it may; without them everybody reads and publishes.
+//      6  rtpush_publish_user(hub, "ann", …) keeps for ann in @user/ann what comes while she is away.
+//      7  rtpush_configure(hub, "chat/*", …) sets how much is kept, what slow readers get, whether presence is told.
+//      8  desc.on_request serves your own pages beside it: rtpush_reply, rtpush_reply_file.
+//      9  Other threads call rtpush_publish_async and rtpush_post, and nothing else.
+//     10  On SIGTERM: rtpush_stop in the handler; when rtpush_run is back, rtpush_drain and rtpush_run once more.
+//
+// THE IDEAS
+//
+//     topic    a name, `chat/general`. Its messages are kept for a while, by count, bytes and age.
+//     seq      a number that grows by one for each message, over all topics.
+//     epoch    8 characters that name this log. Another epoch: another log, where the numbers mean nothing.
+//     cursor   `epoch-seq`: "I have everything up to here". One cursor covers all topics and all transports, and is
+//              what a message has as its id.
+//     gap      what comes after a cursor is no longer held. It is told before the first message that follows, on
+//              every transport. It may be told too often (after very many topics have come and gone), never too rarely.
+//
+// WHAT DELIVERY PROMISES
+//
+//     A reader gets each message of its topics once, in the order of seq, or is told of a gap. Publishing never waits
+//     for a reader. A reader whose socket is full costs its position and at most one half-sent message; when it has
+//     room it goes on from the log. If the log has moved on meanwhile its topic's policy decides: close (it may
+//     resume; the default), skip (the gap is told, it goes on from the oldest held), latest (from the newest).
+//     An ephemeral message goes to whoever is there; it is never stored and never a gap.
+//     Acknowledged (201, 202, ack, code 0) means: it is in the log. In this version the log is this process's memory.
+//
+// HOW A BYTE TRAVELS
+//
+//     `server` waits in a back-end of `loop`; a ready connection's bytes go into one buffer, `input` finds the requests
+//     and frames in it with the parsers of `http` and `ws`, `route` sees what they ask for. A publish ends in `topic`:
+//     the message is put in its ring and the spine, the topic is marked; no reader is touched. When all that was ready
+//     is handled, `reader` flushes: it walks the entries of each marked topic, and all who are level get the same bytes
+//     (`spell`: made once), with their own in one send (`conn`). What is no longer to be kept goes after that.
+//
+// LIMITS (in desc; what happens is the answer a client sees)
+//
+//     head_max 16 KiB, headers_max 64       431            message_max 1 MiB                 1009, 413
+//     line_max 8 KiB                        414            fragments_max 1,024               1008
+//     body_max 1 MiB                        413            frame_timeout_ms 30 s             1008
+//     header_timeout_ms 10 s                408            pings_max 60 a second             1008
+//     body_timeout_ms 30 s                  408            dead_ms 10 s after a ping         dropped
+//     body_rate_min 1 KiB/s after 5 s       408            auth_timeout_ms 10 s              4001
+//     idle_timeout_ms 30 s                  the end        close_timeout_ms 5 s              the end
+//     connections_max (descriptors - 64)    503            stall_ms 30 s                     dropped
+//     connections_per_ip_max off            429            ring_max 256 KiB of own bytes     reading pauses; E_FULL
+//     session_topics_max 64                 400            poll_max_ms 55 s                  answered empty
+//     topics_max 100,000, all read          503            keys_max 65,536 in keys_ms 120 s  the oldest is forgotten
+//     patterns_max 1,000                    503            history 100, 1 MiB, 1 h a topic   the oldest goes
+//     dead_max 16,384                       a gap too many history_total_bytes 64 MiB        the oldest goes
+//     a ref of 256 bytes, JSON 64 deep      an error       accepts, input, writes per turn   next turn goes on
+//     an answer to a poll: 1,000 messages or 1 MiB, then "more":true
+//
+// THREADS, FORKS, SIGNALS, YOUR OWN LOOP
+//
+//     A hub lives on one thread. rtpush_publish_async, rtpush_post and rtpush_stop may be called from others (stop from
+//     signal handlers too). Callbacks run inside rtpush_step and may do anything, also destroy the session at hand or
+//     the hub: what they destroy is freed when the turn ends. No signal, locale or standard stream is touched; a broken
+//     connection raises no SIGPIPE. All descriptors are close-on-exec; a fork without exec must leave the hub alone.
+//     In your own loop: poll rtpush_fd for reading, wait at most rtpush_timeout, then rtpush_step(hub, 0).
+//
+// ERRORS AND MEMORY
+//
+//     Functions return RTPUSH_OK (0) or a code; rtpush_strerror has its text, which names the setting that would change
+//     it; rtpush_last_error has details. Out of memory costs the connection or message at hand and is counted. Nothing
+//     exits, prints or asserts (RTPUSH_DEBUG checks the log's invariants and the sum of the counters after each turn).
+//     An idle WebSocket, event stream or parked poll costs about 500 bytes; a message its payload, about 110 bytes and
+//     the spellings that readers asked for.
+//
+// SECURITY
+//
+//     A browser's request from another origin is refused unless desc.origin lists it. Tokens go by Authorization or
+//     cookie; by ?token= only where headers cannot, by the first message (rtpush.v1) else. Nothing a client sends is
+//     logged. Names are hashed with a secret key, and every queue is bounded in bytes and in items.
+//
+// COMPILE-TIME OPTIONS
+//
+//     RTPUSH_IMPLEMENTATION   the code, in one file        RTPUSH_PARSERS_ONLY    only the parsers
+//     RTPUSH_STATIC           all of it static             RTPUSH_NO_THREADS      no lock; then nothing from other threads
+//     RTPUSH_DEF              what public functions are    RTPUSH_DEBUG           check everything after each turn (slow)
+//     RTPUSH_REALLOC, RTPUSH_FREE   the default allocator  RTPUSH_ASSERT          what RTPUSH_DEBUG calls
 // ============================================================================
 #if defined(RTPUSH_IMPLEMENTATION) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE // before the first system header: accept4 and the like

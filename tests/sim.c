@@ -2290,6 +2290,7 @@ static void client_read(client *c) { // asks for what it reads, over its transpo
     bool any = false, by_header = false;
     int t = c->transport;
     asked *a = ask(c, t == SSE ? ASK_SSE : t <= ENVELOPE ? ASK_WS : ASK_POLL);
+    c->expects_gap = false;
     a->is_fresh = !c->has_cursor;
     if (c->has_cursor) own_cursor(c, start);
     else if (!W.is_calm && one_in(12)) {
@@ -3131,12 +3132,16 @@ static void bus_run(rtpush_hub *hub) {
             m.ephemeral = p->is_ephemeral;
             m.seq = W.bus_head + 1;
             m.time_ms = sys_wall(NULL);
-            if (rtpush_bus_deliver(hub, &m) == RTPUSH_E_MEMORY) {
+            int code = rtpush_bus_deliver(hub, &m);
+            if (code == RTPUSH_E_MEMORY) {
                 it->deliver_at = W.now + 10;
                 break;
             }
-            it->seq = ++W.bus_head;
-            if (it->pub) bind_id(it->pub, it->seq, "the bus");
+            if (code != RTPUSH_OK) say("the hub takes %" PRIu64 " of %s not: %s", m.seq, m.topic, rtpush_strerror(code));
+            if (code != RTPUSH_OK && !W.is.may_refuse) broke("what the bus delivers is taken", "%s", rtpush_strerror(code));
+            it->code = code; // a hub that has no room for its topic: the publisher is told
+            if (code == RTPUSH_OK) it->seq = ++W.bus_head;
+            if (it->pub && it->seq) bind_id(it->pub, it->seq, "the bus");
             if (one_in(10)) W.bus_head += below(3); // a seq that never was is no gap
         }
         it->is_delivered = true;

@@ -147,16 +147,6 @@ describe('besides the log', () => {
     assert.equal((await request(d, 'HEAD', '/healthz')).status, 200);
   });
 
-  test('rtpush_js_is_the_browser_client', { todo: 'PROTOCOL §8 names it; the header has no browser client yet' }, async (t) => {
-    const d = await daemon(t);
-    const r = await get(d, '/rtpush.js');
-    assert.equal(r.status, 200);
-    assert.match(r.headers['content-type'], /^(text|application)\/javascript/);
-    assert.ok(r.text.length > 200);
-    if (!/^\s*(export|import)\b/m.test(r.text)) new vm.Script(r.text); // it parses
-    assertError(await post(d, '/rtpush.js', 'x'), 405);
-  });
-
   test('metrics_are_prometheus_text_0_0_4__names_rtpush', async (t) => {
     const d = await daemon(t);
     await pub(d, 't', 'x');
