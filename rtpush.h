@@ -3361,7 +3361,7 @@ struct rtpush_hub {
     rp_reader *again_first, *again_last; // who has something to be done at the end of the turn
     rp_run runs[RP_SPELLINGS];
     rp_buf text; // where texts are made before they are copied to where they belong
-    uint32_t budget; // writes left in this turn
+    uint32_t budget, flushes; // writes left in this turn; turns so far, where the budget is tiny
     // what the rooms below keep
     struct rp_people *people;   // sessions, presence
     struct rp_outbox *outbox;   // publishes under way, idempotency keys
@@ -4460,8 +4460,8 @@ static bool rp_source_walk(rtpush_hub *hub, rp_source *s) {
     return true;
 }
 
-// All dirty sources, as far as the budget goes. What is left stays in front.
-static void rp_hub_walk(rtpush_hub *hub) {
+// All dirty sources, as far as the budget goes. What is left stays in front. Returns up to where all had their turn.
+static uint64_t rp_hub_walk(rtpush_hub *hub) {
     uint64_t safe = hub->log.head;
     rp_source *s;
     while ((s = hub->log.dirty_first) != NULL && rp_source_walk(hub, s)) {
@@ -4470,13 +4470,14 @@ static void rp_hub_walk(rtpush_hub *hub) {
         rp_source_release(hub, s);
     }
     for (; s; s = s->next_dirty) safe = RP_MIN(safe, s->safe);
-    hub->log.safe = RP_MAX(hub->log.safe, safe);
+    return safe;
 }
 
-// Those who came back, began, or have own bytes.
-static void rp_hub_serve_again(rtpush_hub *hub) {
+// Those who came back, began, or have own bytes. false: the budget was spent before all had their turn.
+static bool rp_hub_serve_again(rtpush_hub *hub) {
     rp_reader *end = hub->again_last, *r;
-    while (end && hub->budget && (r = hub->again_first) != NULL) {
+    while (end && (r = hub->again_first) != NULL) {
+        if (!hub->budget) return false;
         hub->again_first = r->next_again;
         if (!hub->again_first) hub->again_last = NULL;
         r->is_queued = false;
@@ -4485,13 +4486,18 @@ static void rp_hub_serve_again(rtpush_hub *hub) {
         else if (!r->is_blocked) rp_reader_fill(hub, r);
         if (r == end) break;
     }
+    return true;
 }
 
-// Once a turn, before waiting: everyone with room gets what is new, then retention.
+// Once a turn, before waiting: everyone with room gets what is new, then retention. A quarter of the writes is kept
+// for those who are queued, so that a topic in full flow starves nobody.
 static void rp_hub_flush(rtpush_hub *hub) {
-    hub->budget = (uint32_t)hub->desc.writes_per_turn;
-    rp_hub_walk(hub);
-    rp_hub_serve_again(hub);
+    uint32_t all = (uint32_t)hub->desc.writes_per_turn, share = all < 4 ? hub->flushes++ & 1 : all / 4;
+    uint32_t kept = hub->again_first ? share : 0;
+    hub->budget = all - kept;
+    uint64_t safe = rp_hub_walk(hub);
+    hub->budget += kept;
+    if (rp_hub_serve_again(hub)) hub->log.safe = RP_MAX(hub->log.safe, safe);
     rp_hub_trim(hub);
 }
 
@@ -7015,8 +7021,9 @@ static void rp_route_poll(rtpush_hub *hub, rp_conn *c, const rp_gap *gap, bool h
     bool is_changed = reads_presence && (!has_cursor || rp_poll_presence_is_new(hub, c, rp_reader_cursor(hub, r)));
     if (wait_ms <= 0 || r->ahead) c->session->transport = RTPUSH_SHORT_POLL;
     if (c->session) rp_session_announce(hub, c->session);
-    if (c->phase != RP_PHASE_HEAD || r->wire != &rp_wire_poll) return; // closed by on_open
+    if (c->phase != RP_PHASE_HEAD || r->wire != &rp_wire_poll) return;
     rp_poll_answer_init(&answer, gap);
+    if (c->session->is_ending) { rp_poll_reply(hub, c, &answer, true); return; } // closed by on_open
     answer.has_here = reads_presence && (is_changed || (wait_ms <= 0 && !by_tag));
     bool has_any = gap->is_told || answer.has_here;
     if (!has_any && rp_reader_is_behind(r)) {

@@ -472,13 +472,13 @@ static UNUSED void ws_send(client *c, int opcode, bool is_final, const void *dat
         n = 10;
     }
     memcpy(head + n, key, 4);
-    unsigned char *copy = (unsigned char *)malloc(size + 1);
-    if (!copy) exit(3);
-    if (size) memcpy(copy, data, size);
-    rtpush_mask(copy, size, key, 0);
-    put(c, head, n + 4);
-    put(c, copy, size);
-    free(copy);
+    unsigned char *all = (unsigned char *)malloc(n + 4 + size); // in one piece: RFC 896 would keep the second one back
+    if (!all) exit(3);
+    memcpy(all, head, n + 4);
+    if (size) memcpy(all + n + 4, data, size);
+    rtpush_mask(all + n + 4, size, key, 0);
+    put(c, all, n + 4 + size);
+    free(all);
 }
 
 static UNUSED void ws_text(client *c, const char *text) { ws_send(c, 1, true, text, strlen(text)); }

@@ -6,7 +6,7 @@ import os from 'node:os';
 import net from 'node:net';
 import path from 'node:path';
 import vm from 'node:vm';
-import { daemon, run, get, post, request, poll, pub, sse, Ws, assertError, datas, parked, stats, readers } from './lib.mjs';
+import { daemon, run, get, post, request, poll, pub, sse, Ws, assertError, datas, parked, stats, readers, eventually } from './lib.mjs';
 
 const FLAGS = ['--listen', '--mount', '--echo', '--hello', '--presence', '--publish', '--set', '--verbose', '--help', '--version'];
 const SETTINGS = ['history', 'history_bytes', 'history_ms', 'history_total_bytes', 'heartbeat_ms', 'sse_heartbeat_ms', 'poll_max_ms', 'body_max', 'message_max', 'fragments_max', 'header_timeout_ms', 'idle_timeout_ms',
@@ -188,6 +188,27 @@ describe('besides the log', () => {
     await readers(d, 't', 0);
     const end = await stats(d);
     assert.deepEqual([end.websockets, end.event_streams, end.subscriptions, end.patterns], [0, 0, 0, 0]);
+  });
+
+  test('stats_come_back_to_nothing_when_all_have_gone', async (t) => {
+    const d = await daemon(t, '--set', 'linger_ms=100', '--set', 'history_ms=300', '--presence', 'a', '--echo', '/echo');
+    for (let round = 0; round < 5; round++) {
+      const all = await Promise.all(Array.from({ length: 40 }, async (_, i) => {
+        const session = `?session=${`s${round}_${i}`.padEnd(16, '_')}`;
+        if (i % 4 === 0) return (await sse(d, `/live/a${session}`)).c;
+        if (i % 4 === 1) return (await Ws.open(d, `/live/a?topic=b/*&session=${session.slice(9)}`)).c;
+        if (i % 4 === 2) return (await Ws.open(d, '/echo')).c;
+        const c = await d.connect();
+        c.write(`GET /live/a${session}&wait=20 HTTP/1.1\r\nHost: h\r\n\r\n`);
+        return c;
+      }));
+      await pub(d, 'a', 'x'.repeat(1000));
+      for (const [i, c] of all.entries()) if (i % 3) c.destroy(); else c.socket.resetAndDestroy();
+    }
+    await eventually(async () => {
+      const s = await stats(d);
+      return s.connections === 1 && ['sessions', 'websockets', 'event_streams', 'parked_polls', 'subscriptions', 'topics', 'patterns', 'messages_held', 'history_bytes', 'pending'].every((name) => s[name] === 0);
+    }, 'nothing but the one who asks');
   });
 
   test('besides_the_log_only_get_and_head', async (t) => {

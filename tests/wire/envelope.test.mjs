@@ -188,6 +188,13 @@ describe('subscribe', () => {
     e.close();
   });
 
+  test('envelope_an_empty_since_counts_as_none', async () => {
+    await publishAll(d, [['emp', '1']]);
+    const e = await Envelope.open(d);
+    assert.deepEqual((await e.acked({ type: 'subscribe', topic: 'emp', since: '' })).before, []);
+    e.close();
+  });
+
   test('envelope_forbidden_topics_are_refused', async () => {
     for (const topic of ['@user/ann', '@presence/none', '@other', '@user/*']) {
       const e = await Envelope.open(d);

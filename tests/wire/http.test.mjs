@@ -1,8 +1,9 @@
 // HTTP/1.1 as the server must read it, by raw sockets (RFC 9110, RFC 9112). --hello answers its body.
 import { test, describe, after } from 'node:test';
 import assert from 'node:assert/strict';
-import { daemon, get, post, request, poll, pub, pollBody, assertError, requestBytes, Sse, range, readers, parked, sleep, stats, datas } from './lib.mjs';
+import { daemon, get, post, request, poll, pub, pollBody, assertError, requestBytes, Sse, range, readers, parked, sleep, stats, datas, random, eventually } from './lib.mjs';
 
+const SEED = Number(process.env.SEED ?? Date.now() % 1000000);
 const d = await daemon({ after }, '--hello', '/hello', '--set', 'body_max=100000');
 const HOST = 'Host: h\r\n';
 const raw = (s) => Buffer.from(s, 'latin1');
@@ -246,6 +247,20 @@ describe('the connection', () => {
     assert.equal((await c.response()).text, 'last');
   });
 
+  test('http_pipelining_client_that_does_not_read_is_not_read__and_loses_nothing', async () => {
+    const c = await d.connect();
+    c.pause();
+    const n = 300, size = 99000;
+    for (let i = 0; i < n; i++) c.write(requestBytes(d.host, 'POST', '/hello', {}, `${i} `.padEnd(size, '.')));
+    await eventually(async () => { const a = (await stats(d)).bytes_in; await sleep(200); return (await stats(d)).bytes_in - a < 5000; }, 'the server to stop reading');
+    assert.ok(c.socket.writableLength > 0, 'what it does not read stays with the client');
+    c.resume();
+    for (let i = 0; i < n; i++) {
+      const { text } = await c.response();
+      assert.deepEqual([parseInt(text, 10), text.length], [i, size]);
+    }
+  });
+
   test('http_half_closed_client_still_gets_its_answer__rfc9112_9_6', async () => {
     const c = await d.connect();
     c.write(Buffer.concat(range(1, 3).map((i) => requestBytes(d.host, 'POST', '/hello', {}, `${i}`))));
@@ -376,6 +391,34 @@ describe('pieces', () => {
     }
     assert.ok((await c.response()).body.equals(body));
   });
+});
+
+test(`http_damaged_requests_never_hurt_the_server (SEED=${SEED})`, async () => {
+  const rnd = random(SEED);
+  const good = [
+    `GET /live/a?wait=1&since=earliest HTTP/1.1\r\n${HOST}If-None-Match: "abcdefgh-1"\r\nPrefer: wait=1\r\n\r\n`,
+    `POST /live/a?event=x HTTP/1.1\r\n${HOST}Content-Type: application/json\r\nIdempotency-Key: k\r\nTransfer-Encoding: chunked\r\n\r\n5;a="b"\r\n[1,2]\r\n0\r\nT: x\r\n\r\n`,
+    `GET /live?topic=a&topic=b/*&events=topic HTTP/1.1\r\n${HOST}Accept: text/event-stream\r\nLast-Event-ID: abcdefgh-12\r\n\r\n`,
+    `DELETE /live/a HTTP/1.1\r\n${HOST}Connection: close, x\r\n\r\n`,
+    `OPTIONS /live/a HTTP/1.1\r\n${HOST}Origin: http://h\r\nAccess-Control-Request-Method: POST\r\n\r\n`,
+    `POST /hello HTTP/1.0\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\nbody`,
+  ].map(raw);
+  const damage = (bytes) => {
+    const b = Buffer.from(bytes);
+    for (let n = rnd.below(4); n >= 0; n--) b[rnd.below(b.length)] = rnd.pick([0, 10, 13, 32, 37, 42, 47, 58, 59, 61, 127, 255, rnd.below(256)]);
+    const cut = rnd.below(b.length);
+    const parts = [b, b.subarray(0, cut), Buffer.concat([b.subarray(cut), b]), Buffer.concat([b.subarray(0, cut), b.subarray(Math.min(b.length, cut + rnd.below(9)))])];
+    return rnd.pick(parts);
+  };
+  for (let round = 0; round < 40; round++) {
+    const all = await Promise.all(range(1, 20).map(() => d.connect()));
+    for (const c of all) c.write(damage(rnd.pick(good)));
+    await sleep(2);
+    for (const c of all) if (rnd.below(2)) c.destroy(); else c.end();
+    await sleep(2);
+    for (const c of all) c.destroy();
+    assert.equal((await get(d, '/healthz')).status, 200);
+  }
 });
 
 test('http_requests_are_counted', async () => {

@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 const here = path.dirname(fileURLToPath(import.meta.url));
 export const RTPUSHD = process.env.RTPUSHD ? path.resolve(process.env.RTPUSHD) : path.resolve(here, '../../build/rtpushd');
 // How long a read waits for what must come. Only a failing test waits so long.
-export const PATIENCE = Number(process.env.WIRE_PATIENCE_MS ?? 8000);
+export const PATIENCE = Number(process.env.WIRE_PATIENCE_MS ?? 15000);
 
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 export const seqOf = (id) => Number(id.slice(9));

@@ -81,6 +81,17 @@ describe('topic', () => {
     w.close();
   });
 
+  test('topics_of_one_reader_are_at_most_64', async () => {
+    const target = (n) => `/live?${Array.from({ length: n }, (_, i) => `topic=t${i}`).join('&')}`;
+    assert.equal((await get(d, target(64))).status, 200);
+    const s = await sse(d, target(64));
+    s.close();
+    const r = await get(d, target(65));
+    assertError(r, 400, 403, 413, 429, 503);
+    assertError((await Sse.open(d, target(65))).refused, r.status);
+    assertError((await upgrade(d, handshake(d, target(65)))).r, r.status);
+  });
+
   test('publish_and_delete_name_exactly_one_topic', async () => {
     assert.equal((await post(d, '/live?topic=one', 'x')).status, 202);
     for (const method of ['POST', 'DELETE']) {

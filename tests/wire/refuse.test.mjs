@@ -143,7 +143,7 @@ describe('too slow, too many', { concurrency: true }, () => {
     const silent = await d.connect();
     await Promise.all([trickle, half, silent].map(ended));
     const took = Date.now() - begin;
-    assert.ok(took >= 350 && took < 4000, `after ${took} ms`);
+    assert.ok(took >= 350 && took < 9000, `after ${took} ms`);
   });
 
   test('refuse_a_body_that_is_too_slow_is_408_or_the_end', async (t) => {
@@ -155,7 +155,7 @@ describe('too slow, too many', { concurrency: true }, () => {
     t.after(() => clearInterval(timer));
     await ended(c);
     const took = Date.now() - begin;
-    assert.ok(took >= 4500 && took < 12000, `after ${took} ms`);
+    assert.ok(took >= 4500 && took < 16000, `after ${took} ms`);
   });
 
   test('refuse_an_idle_connection_ends', async (t) => {
@@ -166,15 +166,15 @@ describe('too slow, too many', { concurrency: true }, () => {
     const begin = Date.now();
     assert.equal((await c.eof()).length, 0);
     const took = Date.now() - begin;
-    assert.ok(took >= 200 && took < 4000, `after ${took} ms`);
+    assert.ok(took >= 200 && took < 9000, `after ${took} ms`);
   });
 
   test('refuse_an_open_stream_is_not_idle', async (t) => {
-    const d = await daemon(t, '--set', 'idle_timeout_ms=200', '--set', 'header_timeout_ms=200');
+    const d = await daemon(t, '--set', 'idle_timeout_ms=600', '--set', 'header_timeout_ms=600');
     const s = await sse(d, '/live/a');
     const w = await Ws.open(d, '/live/a');
     const p = poll(d, '/live/a?wait=20');
-    await sleep(700);
+    await sleep(1500);
     await pub(d, 'a', 'x');
     assert.equal((await s.next()).data, 'x');
     await w.expectText('x');

@@ -99,6 +99,12 @@ describe('the cursor to start from', () => {
     const s = await sse(d, `${both}&since=-1`);
     assert.deepEqual(datas(await s.take(2)), ['b2', 'a4']);
     s.close();
+    assert.deepEqual(datas((await poll(d, '/live/each/*?since=-1')).messages), ['b2', 'a4'], 'of each topic that a wildcard matches');
+    assert.deepEqual(datas((await poll(d, '/live/each/*?wait=5&since=-2')).messages), ['a3', 'b1', 'b2', 'a4']);
+    const w = await Ws.open(d, '/live/each/**?since=-1');
+    await w.expectText('b2');
+    await w.expectText('a4');
+    w.close();
   });
 
   test('latest_is_the_head', async () => {
