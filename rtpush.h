@@ -4445,6 +4445,7 @@ static bool rp_source_walk(rtpush_hub *hub, rp_source *s) {
             s->at = (s->at && s->at <= s->count ? s->at : s->count) - 1;
             s->left--;
             rp_entry *e = &s->entries[s->at];
+            if (e->reader->is_blocked) e->reader->is_level = false; // what it is passed over for is before the next mark
             if (e->reader->is_blocked || e->pos >= s->last) continue;
             hub->budget--;
             rp_reader_turn(hub, e->reader, s);
@@ -4537,7 +4538,7 @@ static const char *rp_check_entries(rp_source *s, uint64_t *pending) {
         *pending += (uint32_t)(s->total - e->done);
         if (e->pos < s->last && !s->is_dirty && !r->is_blocked && !r->is_queued) return "a reader is behind and nobody will serve it";
         if (e->pos >= s->last && e->done != s->total && !r->is_queued && !r->is_blocked && !s->is_dirty) return "a level reader is owed something";
-        if (r->rest.block && !r->is_blocked) return "a reader has a half-sent message and is not blocked";
+        if (r->rest.block && !r->is_blocked && !r->is_queued) return "a reader has a half-sent message and is not blocked";
     }
     return NULL;
 }
@@ -4746,7 +4747,7 @@ static int rp_publish_again(rtpush_hub *hub, const rtpush_publication *what, uin
 static int rp_publish(rtpush_hub *hub, const rtpush_publication *what, uint64_t *ticket) {
     rtpush_message m;
     rp_key *key = NULL;
-    int code = rp_publish_check(hub, what, &m);
+    int code = hub->outbox ? rp_publish_check(hub, what, &m) : RTPUSH_E_STATE; // inside rtpush_destroy there is none
     if (code) return code;
     uint64_t number = ++hub->outbox->last_ticket;
     if (ticket) *ticket = number;
@@ -6230,7 +6231,7 @@ static void rp_poll_items(rtpush_hub *hub, rp_conn *c, rp_poll_answer *answer) {
     if (answer->has_here) rp_poll_heres(hub, c, answer, rp_reader_cursor(hub, r));
     rp_scan_begin(&scan, hub, r);
     while ((m = rp_scan_next(&scan)) != NULL) {
-        if (!rp_spell(hub, m, RP_ITEM)) { body->is_broken = true; break; }
+        if (!rp_spell(hub, m, RP_ITEM)) { body->is_broken = true; return; }
         answer->has_more = last && (answer->messages >= RP_POLL_MESSAGES || rp_buf_size(body) + m->as[RP_ITEM].size > RP_POLL_BYTES);
         if (answer->has_more) break;
         rp_poll_item(hub, answer, rp_piece_iov(&m->as[RP_ITEM]).base, m->as[RP_ITEM].size);
@@ -6334,7 +6335,7 @@ static void rp_poll_reply(rtpush_hub *hub, rp_conn *c, rp_poll_answer *answer, b
         return;
     }
     rp_poll_items(hub, c, answer);
-    if (!answer->messages && !is_due) return; // nothing for it: it waits on
+    if (!answer->messages && !is_due && !server->body.is_broken) return; // nothing for it: it waits on
     rp_poll_body(hub, answer);
     if (hub->text.is_broken) { rp_conn_drop(hub, c, 1011); return; }
     if (is_shared && answer->messages && rp_poll_share(hub, c, answer, s, pos)) { rp_poll_send_shared(hub, c); return; }
@@ -7495,7 +7496,12 @@ static size_t rp_input_body(rtpush_hub *hub, rp_conn *c, const char *data, size_
         inflow->left -= used;
     }
     c->bytes += used;
-    if (!rp_buf_put(&hub->mem, &inflow->body, part.data, part.size)) { rp_inflow_free(hub, c); rp_reply_code(hub, c, RTPUSH_E_MEMORY); return size; }
+    if (!rp_buf_put(&hub->mem, &inflow->body, part.data, part.size)) {
+        rp_inflow_free(hub, c);
+        c->keeps = false; // what is left of the body is no request
+        rp_reply_code(hub, c, RTPUSH_E_MEMORY);
+        return size;
+    }
     if (is_chunked ? inflow->chunked.is_done : !inflow->left) rp_input_body_done(hub, c);
     return used;
 }
@@ -8164,7 +8170,6 @@ static void rp_hub_dismiss(rtpush_hub *hub) {
         rp_slot *slot = rp_slab_at(&server->conns, i);
         if (slot->generation & 1) rp_conn_drop(hub, (rp_conn *)(void *)slot, 1001);
     }
-    rp_outbox_free(hub);
     for (uint32_t i = 0; hub->people && i < rp_slab_end(&hub->people->sessions); i++) {
         rp_slot *slot = rp_slab_at(&hub->people->sessions, i);
         if (slot->generation & 1) rp_session_end(hub, (rp_session *)(void *)slot, 1001);
@@ -8394,7 +8399,9 @@ RTPUSH_DEF int rtpush_step(rtpush_hub *hub, int timeout_ms) {
     rp_server_turn(hub, timeout_ms);
     server->is_in_step = false;
 #ifdef RTPUSH_DEBUG
-    RTPUSH_ASSERT(!rp_check_all(hub));
+    const char *wrong = rp_check_all(hub);
+    if (wrong) rp_hub_log(hub, "invariant broken: %s", wrong);
+    RTPUSH_ASSERT(!wrong);
 #endif
     if (server->is_doomed) { rp_hub_free(hub); return RTPUSH_E_STATE; }
     server->is_over = server->is_draining && !server->conns.live;
@@ -8642,7 +8649,8 @@ RTPUSH_DEF size_t rtpush_each(rtpush_hub *hub, bool (*each)(rtpush_hub *hub, rtp
     size_t count = 0;
     for (uint32_t i = 0; i < rp_slab_end(&hub->people->sessions); i++) {
         rp_slot *slot = rp_slab_at(&hub->people->sessions, i);
-        if (!(slot->generation & 1) || ((rp_session *)(void *)slot)->is_ending) continue;
+        const rp_session *session = (const rp_session *)(const void *)slot;
+        if (!(slot->generation & 1) || session->is_ending || !session->is_announced) continue;
         count++;
         if (!each(hub, rp_slab_handle(slot), user)) break;
     }

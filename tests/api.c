@@ -825,7 +825,6 @@ static void subscribers_and_the_limits_of_subscriptions(void) {
     CHECK_HAS(f.data, "to a/b");
     EXPECT(e, "data: to a/b");
     CHECK_INT(stats().subscriptions, 6);
-    say(c, "%s", "");
     ws_text(c, "{\"type\":\"subscribe\",\"topic\":\"z\",\"ref\":1}");
     EXPECT_TEXT(c, "\"error\"");
     client *over = dial();
@@ -931,12 +930,10 @@ static void info_for_each_transport(void) {
 static void stale_handles_are_harmless(void) {
     rtpush_desc d;
     rtpush_session_info info;
-    int port = 0;
     memset(&d, 0, sizeof d);
     d.on_open = see_open;
     d.on_close = see_close;
     if (!start(&d)) return;
-    (void)port;
     client *c = open_raw("/live/a", NULL);
     rtpush_session old = seen.last, handles[] = {old, 0, 1, UINT64_MAX, old + 1, old + ((uint64_t)1 << 32)};
     hang_up(c);
@@ -1016,8 +1013,6 @@ static void close_by_code_and_reason(void) {
     CHECK_INT(seen.opens, seen.closes);
     finish();
 }
-
-static void kick_closes_all_of_an_identity(void);
 
 static void one_open_and_one_close_over_linger_and_transports(void) {
     rtpush_desc d;
@@ -1717,8 +1712,6 @@ static void a_big_file_goes_whole_to_a_slow_reader(void) {
     if (!start_with_requests()) return;
     client *c = dial();
     say(c, "GET /file/x?f=big.bin HTTP/1.1\r\nHost: h\r\n\r\nGET /nothing HTTP/1.1\r\nHost: h\r\n\r\n");
-    rtpush_session_info info;
-    (void)info;
     for (int i = 0; i < 20000 && c->size < BIG; i++) turns(1), take_in(c, i % 3 ? 4000 : 20);
     reply r = await_reply(c, false);
     CHECK_INT(r.status, 200);
@@ -2190,6 +2183,7 @@ static void m_scene(int kind) {
     say(other, "GET /other HTTP/1.1\r\nHost: h\r\n\r\nGET /other HTTP/1.1\r\nHost: h\r\n\r\n");
     if (hub) rtpush_after(hub, 1, m_timer, NULL);
     skip(2);
+    if (M.left > 1) m_outside();
     if (hub) rtpush_post(hub, m_walks, NULL);
     turns(2);
     m_outside();
@@ -2348,7 +2342,484 @@ static void a_client_killed_at_any_byte__envelope(void) {
     kill_at_every_byte("envelope");
 }
 
-// @@REST@@
+// ============================================================================
+// limits: at the bound, and over it
+// ============================================================================
+
+static char padding[40000];
+
+// A GET with a request line of `line` bytes and a head of `size` bytes (CR LF counted; 0: as it comes) and `count` headers.
+static int head_status(size_t line, size_t size, int count) {
+    client *c = dial();
+    size_t n = 0;
+    n += (size_t)snprintf(padding, sizeof padding, "GET /healthz");
+    if (line) {
+        padding[n++] = '?';
+        while (n < line - 11) padding[n++] = 'q';
+    }
+    n += (size_t)snprintf(padding + n, sizeof padding - n, " HTTP/1.1\r\nHost: h\r\n");
+    for (int i = 1; i < count; i++) n += (size_t)snprintf(padding + n, sizeof padding - n, "X-%d: y\r\n", i);
+    if (size) {
+        n += (size_t)snprintf(padding + n, sizeof padding - n, "X-Pad: ");
+        while (n < size - 4) padding[n++] = 'p';
+        n += (size_t)snprintf(padding + n, sizeof padding - n, "\r\n");
+    }
+    n += (size_t)snprintf(padding + n, sizeof padding - n, "\r\n");
+    put(c, padding, n);
+    int status = await_reply(c, false).status;
+    hang_up(c);
+    turns(2);
+    return status;
+}
+
+static void the_limits_of_a_head(void) {
+    rtpush_desc d;
+    for (int small = 0; small < 2; small++) {
+        memset(&d, 0, sizeof d);
+        snprintf(V->where, sizeof V->where, "%s limits", small ? "small" : "default");
+        if (small) d.line_max = 200, d.head_max = 1000, d.headers_max = 5;
+        size_t line = small ? 200 : 8192, size = small ? 1000 : 16384;
+        int count = small ? 5 : 64;
+        if (!start(&d)) return;
+        CHECK_INT(head_status(line - 2, 0, 1), 200);
+        CHECK_INT(head_status(line + 3, 0, 1), 414);
+        CHECK_INT(head_status(0, size, 1), 200);
+        CHECK_INT(head_status(0, size + 1, 1), 431);
+        CHECK_INT(head_status(0, 0, count), 200);
+        CHECK_INT(head_status(0, 0, count + 1), 431);
+        CHECK_INT(stats().requests_bad, 3);
+        finish();
+    }
+}
+
+static int body_status(size_t size, bool chunked) {
+    client *c = dial();
+    static char body[2000000];
+    memset(body, 'b', size);
+    if (chunked) say(c, "POST /live/t HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n%zx\r\n", size);
+    else say(c, "POST /live/t HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\n", size);
+    put(c, body, size);
+    if (chunked) say(c, "\r\n0\r\n\r\n");
+    int status = await_reply(c, false).status;
+    hang_up(c);
+    turns(2);
+    return status;
+}
+
+static void the_limits_of_a_body_and_of_a_message(void) {
+    rtpush_desc d;
+    for (int small = 0; small < 2; small++) {
+        memset(&d, 0, sizeof d);
+        snprintf(V->where, sizeof V->where, "%s limits", small ? "small" : "default");
+        if (small) d.body_max = d.message_max = 1000;
+        size_t max = small ? 1000 : 1048576;
+        if (!start(&d)) return;
+        for (int chunked = 0; chunked < 2; chunked++) {
+            CHECK_INT(body_status(max, chunked), 202);
+            CHECK_INT(body_status(max + 1, chunked), 413);
+        }
+        static char data[1048577];
+        memset(data, 'm', sizeof data);
+        client *c = open_raw("/live/t", NULL);
+        ws_send(c, 2, true, data, max);
+        frame f = ws_next(c);
+        CHECK_INT(f.size, max);
+        ws_send(c, 2, true, data, max + 1);
+        EXPECT_CLOSE(c, 1009);
+        hang_up(c);
+        c = open_raw("/live/t", NULL);
+        ws_send(c, 2, false, data, max);
+        ws_send(c, 0, true, "x", 1); // one too many over all fragments
+        EXPECT_CLOSE(c, 1009);
+        hang_up(c);
+        turns(2);
+        finish();
+    }
+    memset(&d, 0, sizeof d);
+    *V->where = 0;
+    d.message_max = 10; // below body_max: the publish is refused
+    if (!start(&d)) return;
+    CHECK_INT(body_status(10, false), 202);
+    CHECK_INT(body_status(11, false), 413);
+    finish();
+}
+
+static void fragments_max_and_pings_max_are_1008(void) {
+    rtpush_desc d;
+    memset(&d, 0, sizeof d);
+    d.fragments_max = 5;
+    d.pings_max = 3;
+    if (!start(&d)) return;
+    client *c = open_raw("/live/t", NULL);
+    for (int n = 5; n <= 6; n++) {
+        for (int i = 1; i < n; i++) ws_send(c, i == 1, false, "f", 1);
+        if (n == 5) ws_send(c, 0, true, "!", 1);
+        if (n == 5) EXPECT_TEXT(c, "ffff!");
+    }
+    ws_send(c, 0, false, "", 0);
+    EXPECT_CLOSE(c, 1008);
+    hang_up(c);
+    c = open_raw("/live/t", NULL);
+    skip(1000 - clock_now(NULL) % 1000); // a second begins
+    for (int i = 0; i < 3; i++) ws_send(c, 9, true, "p", 1);
+    for (int i = 0; i < 3; i++) CHECK_INT(ws_next(c).opcode, 10);
+    skip(1000);
+    for (int i = 0; i < 3; i++) ws_send(c, 9, true, "p", 1);
+    for (int i = 0; i < 3; i++) CHECK_INT(ws_next(c).opcode, 10);
+    for (int i = 0; i < 4; i++) ws_send(c, 9, true, "p", 1);
+    EXPECT_CLOSE(c, 1008);
+    hang_up(c);
+    turns(2);
+    finish();
+}
+
+static void slow_heads_bodies_and_idle_connections_by_the_clock(void) {
+    rtpush_desc d;
+    memset(&d, 0, sizeof d);
+    if (!start(&d)) return;
+    client *none = dial(), *part = dial(), *kept = dial(), *body = dial(), *trickle = dial();
+    say(part, "GET /healthz HT");
+    say(body, "POST /live/t HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n");
+    say(trickle, "POST /live/t HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n");
+    CHECK_INT(request(kept, "GET", "/healthz", NULL, NULL).status, 200);
+    for (int i = 0; i < 6; i++) put(body, padding, 4000), skip(1000); // fast enough
+    CHECK(!body->has_ended);
+    EXPECT(trickle, "HTTP/1.1 408"); // less than 1 KiB/s after 5 s
+    skip(3800);
+    say(part, "TP/1.1\r\nHost:"); // bytes do not move its deadline
+    turns(2);
+    take_in(part, SIZE_MAX);
+    CHECK(!part->size && !part->has_ended);
+    skip(400);
+    EXPECT(part, "HTTP/1.1 408"); // header_timeout_ms from its beginning
+    EXPECT_END(part);
+    EXPECT_END(none);
+    for (int i = 0; i < 18; i++) put(body, padding, 2000), skip(1000);
+    turns(2), take_in(kept, SIZE_MAX);
+    CHECK(!kept->has_ended); // since 28 s
+    skip(2500);
+    EXPECT_END(kept); // idle_timeout_ms
+    EXPECT(body, "HTTP/1.1 408"); // body_timeout_ms
+    hang_up(none), hang_up(part), hang_up(kept), hang_up(body), hang_up(trickle);
+    turns(3);
+    skip(2000);
+    CHECK_INT(stats().connections, 0);
+    finish();
+}
+
+static void websocket_deadlines_by_the_clock(void) {
+    rtpush_desc d;
+    memset(&d, 0, sizeof d);
+    d.on_open = see_open;
+    d.on_close = see_close;
+    if (!start(&d)) return;
+    client *c = open_raw("/live/t", NULL), *e = open_envelope("/live/t", NULL), *dead = open_raw("/live/t", NULL);
+    rtpush_session dead_one = seen.last;
+    EXPECT_TEXT(e, "\"heartbeat\":20000");
+    skip(19000);
+    turns(2), take_in(c, SIZE_MAX);
+    CHECK_INT(c->size, 0);
+    skip(1100);
+    CHECK_INT(ws_next(c).opcode, 9);
+    ws_send(c, 10, true, "", 0);
+    EXPECT_TEXT(e, "{\"type\":\"heartbeat\",\"cursor\":");
+    CHECK_INT(ws_next(e).opcode, 9);
+    ws_send(e, 1, true, "{}", 2); // any byte counts as life
+    turns(2);
+    skip(9000);
+    CHECK_INT(code_of(dead_one), -1);
+    skip(1100); // dead_ms
+    CHECK_INT(stats().closed_dead, 1);
+    EXPECT_END(dead);
+    CHECK(!c->has_ended && !e->has_ended);
+    ws_send(c, 1, false, "never", 5);
+    turns(2);
+    for (int i = 0; i < 29; i++) {
+        skip(1000);
+        turns(1), take_in(c, SIZE_MAX);
+        ws_send(c, 10, true, "", 0);
+        ws_send(e, 10, true, "", 0);
+        turns(2);
+    }
+    CHECK(!c->has_ended);
+    skip(1100); // frame_timeout_ms
+    EXPECT_CLOSE(c, 1008);
+    rtpush_close(hub, seen.sessions[1], 4000, "bye"); // the peer does not answer
+    EXPECT_CLOSE(e, 4000);
+    skip(4000);
+    CHECK(!e->has_ended);
+    skip(1100); // close_timeout_ms
+    EXPECT_END(e);
+    hang_up(c), hang_up(e), hang_up(dead);
+    turns(3);
+    skip(2000);
+    CHECK_INT(stats().connections, 0);
+    finish();
+}
+
+static void a_reader_that_takes_nothing_is_closed_after_stall_ms(void) {
+    rtpush_desc d;
+    static char data[100000];
+    memset(&d, 0, sizeof d);
+    d.on_open = see_open;
+    d.on_close = see_close;
+    d.heartbeat_ms = d.sse_heartbeat_ms = -1;
+    if (!start(&d)) return;
+    client *raw = open_raw("/live/t", NULL), *sse = open_events("/live/t", NULL);
+    memset(data, 'd', sizeof data);
+    for (int i = 0; i < 10; i++) rtpush_publish(hub, "t", data, sizeof data);
+    turns(3);
+    skip(29000);
+    CHECK_INT(seen.closes, 0);
+    take_in(raw, 300000); // one that moves lives on
+    turns(3);
+    skip(2000);
+    CHECK_INT(seen.closes, 1);
+    CHECK(code_of(seen.sessions[1]) != -1);
+    skip(28500);
+    CHECK_INT(seen.closes, 2);
+    hang_up(raw), hang_up(sse);
+    turns(3);
+    skip(2000);
+    CHECK_INT(stats().connections, 0);
+    finish();
+}
+
+static void event_streams_and_polls_by_the_clock(void) {
+    rtpush_desc d;
+    memset(&d, 0, sizeof d);
+    if (!start(&d)) return;
+    client *e = open_events("/live/t", NULL);
+    int retry = atoi(strstr(e->in, "retry: ") + 7);
+    CHECK(retry >= 3000 && retry <= 3600);
+    drop(e, e->size);
+    publish_text("other", "x");
+    skip(14000);
+    turns(1), take_in(e, SIZE_MAX);
+    CHECK_INT(e->size, 0);
+    skip(1100);
+    EXPECT(e, "\n\n");
+    CHECK_HAS(e->in, ":");
+    CHECK_HAS(e->in, "-1\n"); // the head, though its topic is quiet
+    static const struct { const char *target, *headers; int min, max; } polls[] = {
+        {"/live/t?wait=10", "", 9000, 10000}, {"/live/t?wait=1000", "", 49500, 55000}, {"/live/t", "Prefer: wait\r\n", 22500, 25000}, {"/live/t", "Prefer: wait=5\r\n", 4500, 5000}};
+    for (size_t i = 0; i < RP_COUNT(polls); i++) {
+        snprintf(V->where, sizeof V->where, "%s %s", polls[i].target, polls[i].headers);
+        client *p = open_poll(polls[i].target, polls[i].headers);
+        skip((uint64_t)polls[i].min - 100);
+        turns(1), take_in(p, SIZE_MAX);
+        CHECK_INT(p->size, 0);
+        skip((uint64_t)(polls[i].max - polls[i].min) + 200);
+        CHECK_INT(await_reply(p, false).status, 200);
+        CHECK_HAS(body_text, "\"messages\":[]");
+        hang_up(p);
+    }
+    hang_up(e);
+    turns(3);
+    finish();
+}
+
+static void connections_max_is_503_and_per_address_429(void) {
+    rtpush_desc d;
+    int port = 0;
+    char value[16];
+    for (int per_ip = 0; per_ip < 2; per_ip++) {
+        client *c[3], *over;
+        memset(&d, 0, sizeof d);
+        if (per_ip) d.connections_per_ip_max = 3;
+        else d.connections_max = 3;
+        if (!start(&d)) return;
+        rtpush_listen(hub, "http://127.0.0.1:0", &port);
+        for (int i = 0; i < 3; i++) {
+            c[i] = dial_tcp(port);
+            CHECK_INT(request(c[i], "GET", "/healthz", NULL, NULL).status, 200);
+        }
+        over = dial_tcp(port);
+        reply r = await_reply(over, false);
+        CHECK_INT(r.status, per_ip ? 429 : 503);
+        CHECK(header_of(&r, "Retry-After", value, sizeof value) != NULL);
+        EXPECT_END(over);
+        CHECK_INT(stats().refused, 1);
+        hang_up(over);
+        hang_up(c[0]);
+        for (int i = 0; i < 20 && stats().connections > 2; i++) turn(1);
+        skip(2000);
+        c[0] = dial_tcp(port);
+        CHECK_INT(request(c[0], "GET", "/healthz", NULL, NULL).status, 200);
+        for (int i = 0; i < 3; i++) hang_up(c[i]);
+        turns(3);
+        finish();
+    }
+}
+
+static bool see_member(const char *name, void *user) {
+    strncat((char *)user, name, 20);
+    strncat((char *)user, " ", 2);
+    return strchr(name, '!') == NULL;
+}
+
+static int login_any(rtpush_hub *h, rtpush_login *login, void *user) {
+    (void)h, (void)user;
+    snprintf(login->identity, sizeof login->identity, "%.*s", (int)login->token.size, login->token.data ? login->token.data : "");
+    return RTPUSH_OK;
+}
+
+static void presence_of_a_topic(void) {
+    rtpush_desc d;
+    rtpush_topic_desc t;
+    char members[200] = "", target[64];
+    memset(&d, 0, sizeof d);
+    memset(&t, 0, sizeof t);
+    d.on_login = login_any;
+    d.presence_list_max = 3;
+    d.linger_ms = 5000;
+    if (!start(&d)) return;
+    t.presence = true;
+    rtpush_configure(hub, "room", &t);
+    CHECK_INT(rtpush_presence(hub, "room", see_member, members), 0);
+    client *w = open_envelope("/live/@presence/room?token=watcher", NULL);
+    EXPECT_TEXT(w, "{\"here\":[],\"count\":0}");
+    client *a = open_raw("/live/room?token=ann", NULL), *a2 = open_events("/live/room?token=ann", NULL), *b = open_poll("/live/room?wait=50&token=bob&" SESSION, NULL);
+    client *wild = open_raw("/live/*?token=wild", NULL); // by a pattern: not present
+    CHECK_INT(rtpush_presence(hub, "room", NULL, NULL), 2);
+    CHECK_INT(rtpush_presence(hub, "room", see_member, members), 2);
+    CHECK(strstr(members, "ann ") && strstr(members, "bob ") && strlen(members) == 8);
+    skip(260); // presence_ms: all in one message
+    EXPECT_TEXT(w, "\"count\":2}");
+    hang_up(a);
+    turns(2);
+    skip(300);
+    CHECK_INT(rtpush_presence(hub, "room", NULL, NULL), 2); // ann is there by another
+    hang_up(a2);
+    turns(2);
+    skip(300);
+    EXPECT_TEXT(w, "{\"join\":[],\"leave\":[\"ann\"],\"count\":1}");
+    hang_up(b);
+    turns(2);
+    skip(4500);
+    CHECK_INT(rtpush_presence(hub, "room", NULL, NULL), 1); // bob's session lingers
+    skip(1000);
+    EXPECT_TEXT(w, "{\"join\":[],\"leave\":[\"bob\"],\"count\":0}");
+    client *many[4];
+    for (int i = 0; i < 4; i++) {
+        snprintf(target, sizeof target, "/live/room?token=u%d", i);
+        many[i] = open_raw(target, NULL);
+        if (i == 2) skip(300);
+        if (i == 2) EXPECT_TEXT(w, "\"leave\":[],\"count\":3}"); // at presence_list_max
+    }
+    skip(300);
+    EXPECT_TEXT(w, "\"data\":{\"count\":4}"); // over it
+    request_once("GET", "/live/@presence/room?token=x", NULL, NULL);
+    CHECK_HAS(body_text, "\"data\":{\"count\":4}");
+    for (int i = 0; i < 4; i++) hang_up(many[i]);
+    hang_up(w), hang_up(wild);
+    turns(3);
+    finish();
+}
+
+static void drain_tells_each_and_ends(void) {
+    rtpush_desc d;
+    int port = 0;
+    memset(&d, 0, sizeof d);
+    d.on_open = see_open;
+    d.on_close = see_close;
+    d.on_request = test_request;
+    if (!start(&d)) return;
+    rtpush_listen(hub, "http://127.0.0.1:0", &port);
+    client *env = open_envelope("/live/t", NULL), *raw = open_raw("/live/t", NULL), *sse = open_events("/live/t", NULL), *poll = open_poll("/live/t?wait=20", NULL);
+    client *kept = dial(), *slow = dial();
+    request(kept, "GET", "/healthz", NULL, NULL);
+    say(slow, "GET /later HTTP/1.1\r\nHost: h\r\n\r\n");
+    turns(2);
+    CHECK(!rtpush_is_draining(hub));
+    CHECK_CODE(rtpush_drain(hub, 1000, 5000), RTPUSH_OK);
+    CHECK(rtpush_is_draining(hub));
+    CHECK_CODE(rtpush_drain(hub, 1000, 5000), RTPUSH_E_STATE);
+    CHECK_CODE(rtpush_listen(hub, "http://127.0.0.1:0", NULL), RTPUSH_E_STATE);
+    struct sockaddr_in to;
+    memset(&to, 0, sizeof to);
+    to.sin_family = AF_INET, to.sin_port = htons((uint16_t)port), to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(connect(fd, (struct sockaddr *)&to, sizeof to) != 0); // the listener is closed
+    close(fd);
+    reply r = await_reply(poll, false);
+    CHECK_INT(r.status, 200);
+    CHECK_HAS(body_text, "\"reconnect\":");
+    CHECK_HAS(r.head, "Connection: close");
+    EXPECT_END(kept);
+    skip(1100);
+    EXPECT_TEXT(env, "{\"type\":\"reconnect\",\"after\":");
+    frame f = ws_until_close(env);
+    CHECK_INT(f.code, 1012);
+    CHECK(!strncmp(f.data, "retry=", 6));
+    EXPECT_CLOSE(raw, 1012);
+    EXPECT_END(sse);
+    CHECK(strstr(strstr(sse->in, "retry: ") + 1, "retry: ") != NULL);
+    ws_close(env, 1012), ws_close(raw, 1012);
+    turns(3);
+    hang_up(env), hang_up(raw), hang_up(sse), hang_up(poll), hang_up(kept);
+    CHECK_CODE(rtpush_stream_write(hub, stream, "still", 5), RTPUSH_OK); // what is under way may end
+    EXPECT(slow, "still");
+    CHECK_INT(seen.closes, 4);
+    CHECK_CODE(turn(0), RTPUSH_OK);
+    skip(5000); // deadline_ms
+    for (int i = 0; i < 10 && turn(1) == RTPUSH_OK; i++) {}
+    CHECK_CODE(rtpush_step(hub, 0), RTPUSH_E_STATE);
+    EXPECT_END(slow);
+    hang_up(slow);
+    finish();
+}
+
+static bool drain_and_reply(rtpush_hub *h, rtpush_request *r, void *user) {
+    (void)user;
+    CHECK_CODE(rtpush_drain(h, 10, 1000), RTPUSH_OK);
+    CHECK_CODE(rtpush_reply(r, 200, NULL, "bye", 3), RTPUSH_OK);
+    return true;
+}
+
+static void a_request_under_way_is_answered_through_a_drain(void) {
+    rtpush_desc d;
+    memset(&d, 0, sizeof d);
+    d.on_request = drain_and_reply;
+    if (!start(&d)) return;
+    client *c = dial();
+    CHECK_INT(request(c, "GET", "/healthz", NULL, NULL).status, 200);
+    reply r = request(c, "GET", "/drain", NULL, NULL); // not its first: the connection was idle a moment ago
+    CHECK_INT(r.status, 200);
+    CHECK_HAS(r.head, "Connection: close");
+    EXPECT_END(c);
+    hang_up(c);
+    finish();
+}
+
+static void a_parked_poll_with_bytes_behind_it_sees_its_client_go(void) {
+    rtpush_desc d;
+    memset(&d, 0, sizeof d);
+    if (!start(&d)) return;
+    client *c = dial();
+    say(c, "GET /live/t?wait=50 HTTP/1.1\r\nHost: h\r\n\r\nG");
+    turns(3);
+    CHECK_INT(stats().parked_polls, 1);
+    hang_up(c);
+    turns(5);
+    CHECK_INT(stats().connections, 0); // and not only when the 50 s are over
+    finish();
+}
+
+static void the_librarys_own_pages_can_be_switched_off(void) {
+    rtpush_desc d;
+    for (int off = 0; off < 2; off++) {
+        memset(&d, 0, sizeof d);
+        d.expose_off = off;
+        if (!start(&d)) return;
+        CHECK_INT(request_once("GET", "/healthz", NULL, NULL).status, off ? 404 : 200);
+        CHECK_INT(request_once("GET", "/metrics", NULL, NULL).status, off ? 404 : 200);
+        if (!off) CHECK_HAS(body_text, "\nrtpush_delivered");
+        CHECK_INT(request_once("GET", "/stats", NULL, NULL).status, off ? 404 : 200);
+        if (!off) CHECK(rtpush_is_json(body_text, strlen(body_text)));
+        finish();
+    }
+}
 
 int main(int argc, char **argv) {
     int status = begin(argc, argv);
@@ -2397,6 +2868,19 @@ int main(int argc, char **argv) {
     RUN(accept_websocket_is_raw_without_topics);
     RUN(send_is_for_websockets_and_says_full);
     RUN(slow_reader_by_policy);
+    RUN(the_limits_of_a_head);
+    RUN(the_limits_of_a_body_and_of_a_message);
+    RUN(fragments_max_and_pings_max_are_1008);
+    RUN(slow_heads_bodies_and_idle_connections_by_the_clock);
+    RUN(websocket_deadlines_by_the_clock);
+    RUN(a_reader_that_takes_nothing_is_closed_after_stall_ms);
+    RUN(event_streams_and_polls_by_the_clock);
+    RUN(connections_max_is_503_and_per_address_429);
+    RUN(presence_of_a_topic);
+    RUN(drain_tells_each_and_ends);
+    RUN(a_request_under_way_is_answered_through_a_drain);
+    RUN(a_parked_poll_with_bytes_behind_it_sees_its_client_go);
+    RUN(the_librarys_own_pages_can_be_switched_off);
     RUN(a_client_killed_at_any_byte__http_poll_websocket);
     RUN(a_client_killed_at_any_byte__sse);
     RUN(a_client_killed_at_any_byte__envelope);
@@ -2409,6 +2893,5 @@ int main(int argc, char **argv) {
             run(name, m_run);
         }
     }
-    // @@RUNS@@
     return end();
 }

@@ -9,8 +9,11 @@
 #include "../rtpush.h"
 
 #include <inttypes.h>
+#include <sched.h>
 #include <signal.h>
+#include <strings.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 
 #define UNUSED __attribute__((unused))
@@ -306,8 +309,8 @@ static bool wait_for(client *c, bool (*done)(client *c, const void *arg), const 
     }
 }
 
-static bool has_text(client *c, const void *text) { return strstr(c->in, (const char *)text) != NULL; }
-static bool has_ended(client *c, const void *arg) { return (void)arg, c->has_ended; }
+static UNUSED bool has_text(client *c, const void *text) { return strstr(c->in, (const char *)text) != NULL; }
+static UNUSED bool has_ended(client *c, const void *arg) { return (void)arg, c->has_ended; }
 static UNUSED bool has_value(client *c, const void *flag) { return (void)c, *(const int *)flag != 0; }
 
 #define EXPECT(c, text)                                                                                            \

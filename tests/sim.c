@@ -2806,6 +2806,7 @@ static void host_publish(rtpush_hub *hub) {
         if (code == RTPUSH_OK && !W.is.has_bus && !p->answered) broke("the local log completes at once", "message %u", no);
         if (code != RTPUSH_OK && p->answered) broke("a refused publish is not completed", "message %u", no);
     }
+    p = &W.pubs[no]; // a callback may have published
     if (code == RTPUSH_E_MEMORY) W.hurt++;
     if (code != RTPUSH_OK) {
         bool is_expected = code == RTPUSH_E_TOO_BIG ? p->size > (size_t)W.desc.message_max
@@ -3049,7 +3050,7 @@ static int on_publish(rtpush_hub *hub, rtpush_session from, rtpush_publication *
     }
     maybe_host_call(hub, 6);
     settle_expected();
-    if (foretells() && !p->key[0] && !W.is_destroyed) {
+    if (foretells() && !W.pubs[no].key[0] && !W.is_destroyed) {
         W.expected_pub = no;
         W.expected_seq = hub_head() + 1;
     }

@@ -185,7 +185,8 @@ describe('one conversation', () => {
     const page = await enter('<b>Ann</b>', room, 'ws');
     await say(page, evil);
     await post(room, evil, { from: evil });
-    const raw = (type, body) => fetch(`${server.url}/live/chat/${room}`, { method: 'POST', body, headers: { 'Content-Type': type } });
+    const raw = (type, body) => fetch(`${server.url}/live/chat/${room}`,
+      { method: 'POST', body, headers: { 'Content-Type': type } });
     await raw('application/x-www-form-urlencoded', 'plain, as by curl -d');
     for (const odd of ['null', '[]', '17', '{"from":{},"text":7}', '"quoted"']) await raw('application/json', odd);
     await post(room, 'last');
@@ -418,7 +419,8 @@ describe('the look', () => {
     assert.equal(await page.getByRole('log').getAttribute('aria-live'), 'polite');
     assert.match(await page.getByRole('status').textContent(), /connected/);
     const nameless = await page.$$eval('input, select, textarea, button', all => all
-      .filter(el => !el.labels?.length && !el.getAttribute('aria-label') && !el.textContent.trim()).map(el => el.outerHTML));
+      .filter(el => !el.labels?.length && !el.getAttribute('aria-label') && !el.textContent.trim())
+      .map(el => el.outerHTML));
     assert.deepEqual(nameless, [], 'every control has a name');
     await page.check_();
   });

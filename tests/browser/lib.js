@@ -17,7 +17,8 @@ export function build(name, source = join(root, 'examples', name + '.c')) {
   const given = process.env[name.toUpperCase()];
   if (given) return given;
   const program = join(root, 'build', name);
-  const flags = '-O2 -std=c99 -Wall -Wextra -pedantic -Wconversion -Wshadow -I'.split(' ').concat(join(root, 'examples'));
+  const flags = ['-O2', '-std=c99', '-Wall', '-Wextra', '-pedantic', '-Wconversion', '-Wshadow',
+    '-I', join(root, 'examples')];
   const cc = spawnSync(process.env.CC || 'cc', [...flags, source, '-o', program], { encoding: 'utf8' });
   if (cc.error || cc.status || cc.stderr) throw new Error(`cc ${source}: ${cc.error || cc.stderr}`);
   return program;

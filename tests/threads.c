@@ -1,0 +1,169 @@
+// What other threads may call: rtpush_post, rtpush_publish_async, rtpush_stop, rtpush_strerror. For the thread sanitizer:
+//
+//     cc -std=c99 -g -fsanitize=thread tests/threads.c -o build/threads -pthread && build/threads
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "client.h"
+
+enum { THREADS = 4, EACH = 500 };
+
+static struct {
+    int posted[THREADS];   // what ran of each thread's, counted on the hub's thread
+    int last[THREADS];     // the number of its last one
+    int ended;             // threads that said so by a posted call
+} P;
+
+typedef struct work {
+    int thread, number;
+} work;
+
+static void posted(rtpush_hub *h, void *arg) {
+    work *w = (work *)arg;
+    (void)h;
+    if (w->number != P.last[w->thread] + 1) wrong(__LINE__, "thread %d: number %d after %d", w->thread, w->number, P.last[w->thread]);
+    P.last[w->thread] = w->number;
+    P.posted[w->thread]++;
+    free(w);
+}
+
+static void thread_ends(rtpush_hub *h, void *arg) {
+    (void)arg;
+    if (++P.ended == THREADS) rtpush_stop(h);
+}
+
+static void *poster(void *arg) {
+    int thread = *(int *)arg;
+    char topic[24], text[32];
+    snprintf(topic, sizeof topic, "from/%d", thread);
+    for (int i = 1; i <= EACH; i++) {
+        work *w = (work *)malloc(sizeof *w);
+        if (!w) return NULL;
+        w->thread = thread;
+        w->number = i;
+        if (rtpush_post(hub, posted, w)) wrong(__LINE__, "rtpush_post");
+        snprintf(text, sizeof text, "<%d>", i);
+        if (rtpush_publish_async(hub, topic, text, strlen(text))) wrong(__LINE__, "rtpush_publish_async");
+        if (rtpush_publish_async(hub, "bad/*", text, 1) != RTPUSH_E_TOPIC) wrong(__LINE__, "a bad topic was taken");
+        if (!*rtpush_strerror(i % RTPUSH_CODE_COUNT)) wrong(__LINE__, "rtpush_strerror");
+        if (i % 50 == 0) sched_yield();
+    }
+    rtpush_post(hub, thread_ends, NULL);
+    return NULL;
+}
+
+static bool in_order(const rtpush_message *m, void *user) {
+    int *last = (int *)user, number = atoi((const char *)m->data + 1);
+    if (number != *last + 1) wrong(__LINE__, "%d after %d", number, *last);
+    *last = number;
+    return true;
+}
+
+static void four_threads_post_and_publish_in_their_order(void) {
+    rtpush_desc d;
+    pthread_t threads[THREADS];
+    int numbers[THREADS];
+    static const char *const backends[] = {NULL, "poll"};
+    for (int b = 0; b < 2; b++) {
+        memset(&d, 0, sizeof d);
+        memset(&P, 0, sizeof P);
+        d.history = EACH;
+        d.backend_name = backends[b];
+        d.alloc = NULL;
+        if (!start(&d)) return;
+        client *reader = open_events("/live?topic=from/*", NULL);
+        for (int i = 0; i < THREADS; i++) {
+            numbers[i] = i;
+            if (pthread_create(&threads[i], NULL, poster, &numbers[i])) wrong(__LINE__, "pthread_create");
+        }
+        while (P.ended < THREADS && !rtpush_step(hub, 1000)) take_in(reader, SIZE_MAX);
+        for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+        turns(3);
+        for (int i = 0; i < THREADS; i++) {
+            char topic[24];
+            int last = 0;
+            snprintf(topic, sizeof topic, "from/%d", i);
+            CHECK_INT(P.posted[i], EACH);
+            CHECK_INT(rtpush_history(hub, topic, 0, in_order, &last), EACH);
+        }
+        hang_up(reader);
+        turns(3);
+        finish();
+    }
+}
+
+static void *stopper(void *arg) {
+    struct timespec pause = {0, 20000000};
+    (void)arg;
+    nanosleep(&pause, NULL);
+    rtpush_stop(hub);
+    return NULL;
+}
+
+static void stop_ends_run_from_four_threads(void) {
+    rtpush_desc d;
+    pthread_t threads[THREADS];
+    memset(&d, 0, sizeof d);
+    if (!start(&d)) return;
+    for (int round = 0; round < 5; round++) {
+        for (int i = 0; i < THREADS; i++)
+            if (pthread_create(&threads[i], NULL, stopper, NULL)) wrong(__LINE__, "pthread_create");
+        CHECK_CODE(rtpush_run(hub), RTPUSH_OK);
+        for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+        while (rtpush_step(hub, 0)) {} // the stops that came after it had stopped
+    }
+    finish();
+}
+
+static void on_signal(int number) {
+    (void)number;
+    rtpush_stop(hub);
+}
+
+static void stop_ends_run_from_a_signal_handler(void) {
+    rtpush_desc d;
+    struct sigaction action;
+    memset(&d, 0, sizeof d);
+    memset(&action, 0, sizeof action);
+    if (!start(&d)) return;
+    action.sa_handler = on_signal;
+    sigaction(SIGALRM, &action, NULL);
+    struct itimerval soon = {{0, 0}, {0, 20000}};
+    setitimer(ITIMER_REAL, &soon, NULL);
+    CHECK_CODE(rtpush_run(hub), RTPUSH_OK);
+    finish();
+}
+
+static void count_and_free(rtpush_hub *h, void *arg) {
+    (void)h;
+    P.ended++;
+    free(arg);
+}
+
+static void *late_poster(void *arg) {
+    (void)arg;
+    for (int i = 0; i < 20; i++) rtpush_post(hub, count_and_free, malloc(1));
+    return NULL;
+}
+
+static void what_was_posted_before_destroy_still_runs(void) {
+    rtpush_desc d;
+    pthread_t threads[THREADS];
+    memset(&d, 0, sizeof d);
+    if (!start(&d)) return;
+    for (int i = 0; i < THREADS; i++) pthread_create(&threads[i], NULL, late_poster, NULL);
+    for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+    finish();
+    CHECK_INT(P.ended, THREADS * 20);
+}
+
+int main(int argc, char **argv) {
+    int status = begin(argc, argv);
+    if (status) return status;
+#define RUN(test) run(#test, test)
+    RUN(four_threads_post_and_publish_in_their_order);
+    RUN(stop_ends_run_from_four_threads);
+    RUN(stop_ends_run_from_a_signal_handler);
+    RUN(what_was_posted_before_destroy_still_runs);
+    return end();
+}
