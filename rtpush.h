@@ -4188,6 +4188,7 @@ static void rp_reader_start(rtpush_hub *hub, rp_reader *r, const rp_start *start
 static int rp_reader_join(rtpush_hub *hub, rp_reader *r, rp_source *s, const rp_start *start, size_t extra, rp_gap *gap, rp_replay **replay) {
     uint64_t mark = rp_reader_cursor(hub, r), pos = rp_start_verdict(hub, start, rp_source_lost(s), gap);
     bool is_back = start->kind == RP_START_LAST || pos < mark;
+    if (mark < hub->log.head) pos = RP_MIN(pos, mark); // it has not passed what the reader's other topics still owe it
     rp_replay *job = NULL, **end = &r->replays;
     *replay = NULL;
     if (is_back && !(job = (rp_replay *)rp_mem_get(&hub->mem, sizeof *job + extra))) return RTPUSH_E_MEMORY;
@@ -6353,21 +6354,24 @@ static void rp_poll_answer_init(rp_poll_answer *answer, const rp_gap *gap) {
     answer->reconnect_ms = -1;
 }
 
-// A parked poll's turn: its policy when it lost something is to be told.
+// What a poll has lost since it began: it is told, whatever the policy.
+static void rp_poll_gap(rtpush_hub *hub, const rp_reader *r, rp_gap *gap) {
+    const rp_source *gone = rp_reader_gone(r);
+    if (!gone || gap->is_told) return;
+    gap->is_told = true;
+    gap->reason = "evicted";
+    gap->to = gone->evicted;
+    rp_cursor_write(gap->from, hub->log.epoch, rp_reader_cursor(hub, r));
+    hub->stats.gaps++;
+}
+
 static void rp_poll_turn(rtpush_hub *hub, rp_reader *r) {
     rp_poll_answer answer;
     rp_gap gap;
     memset(&gap, 0, sizeof gap);
-    const rp_source *gone = rp_reader_gone(r);
-    if (gone) {
-        gap.is_told = true;
-        gap.reason = "evicted";
-        gap.to = gone->evicted;
-        rp_cursor_write(gap.from, hub->log.epoch, rp_reader_cursor(hub, r));
-        hub->stats.gaps++;
-    }
+    rp_poll_gap(hub, r, &gap);
     rp_poll_answer_init(&answer, &gap);
-    if (gone || rp_reader_is_behind(r)) rp_poll_reply(hub, rp_conn_of(r), &answer, gone != NULL);
+    if (gap.is_told || rp_reader_is_behind(r)) rp_poll_reply(hub, rp_conn_of(r), &answer, gap.is_told);
     else rp_conn_write(hub, r, NULL, 0, 0);
 }
 
@@ -7015,7 +7019,7 @@ static void rp_poll_not_modified(rtpush_hub *hub, rp_conn *c) {
 }
 
 // A poll has begun: answered at once, or parked.
-static void rp_route_poll(rtpush_hub *hub, rp_conn *c, const rp_gap *gap, bool has_cursor, bool by_tag, int64_t wait_ms) {
+static void rp_route_poll(rtpush_hub *hub, rp_conn *c, rp_gap *gap, bool has_cursor, bool by_tag, int64_t wait_ms) {
     rp_poll_answer answer;
     rp_reader *r = &c->reader;
     bool reads_presence = rp_reads_presence(c);
@@ -7023,6 +7027,7 @@ static void rp_route_poll(rtpush_hub *hub, rp_conn *c, const rp_gap *gap, bool h
     if (wait_ms <= 0 || r->ahead) c->session->transport = RTPUSH_SHORT_POLL;
     if (c->session) rp_session_announce(hub, c->session);
     if (c->phase != RP_PHASE_HEAD || r->wire != &rp_wire_poll) return;
+    rp_poll_gap(hub, r, gap); // on_open may have dropped what it came for
     rp_poll_answer_init(&answer, gap);
     if (c->session->is_ending) { rp_poll_reply(hub, c, &answer, true); return; } // closed by on_open
     answer.has_here = reads_presence && (is_changed || (wait_ms <= 0 && !by_tag));

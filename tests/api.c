@@ -635,7 +635,7 @@ static void history_is_oldest_first_until_told_to_stop(void) {
     memset(&d, 0, sizeof d);
     if (!start(&d)) return;
     CHECK_INT(history_of("t", 0), 0);
-    for (int i = 0; i < 5; i++) publish_text(i == 2 ? "other" : "t", "abcde" + i);
+    for (int i = 0; i < 5; i++) publish_text(i == 2 ? "other" : "t", &"abcde"[i]);
     CHECK_INT(history_of("t", 0), 4);
     CHECK_TEXT(past.data[0], "abcde");
     CHECK_INT(past.seqs[2], past.seqs[1] + 2);
@@ -845,7 +845,7 @@ static void subscribe_since_replays_and_tells_of_a_gap(void) {
     d.history = 3;
     d.on_open = see_open;
     if (!start(&d)) return;
-    for (int i = 0; i < 6; i++) publish_text("t", "abcdef" + i);
+    for (int i = 0; i < 6; i++) publish_text("t", &"abcdef"[i]);
     turns(1);
     client *w = open_envelope("/live", NULL), *e = open_events("/live/other", NULL), *p = open_poll("/live/t?wait=20", NULL);
     CHECK_CODE(rtpush_subscribe(hub, seen.sessions[0], "t", "-2"), RTPUSH_OK);

@@ -929,8 +929,6 @@ static void life(unsigned seed) {
                 else if (B.items[i].is_delivered) done(i, RTPUSH_OK);
                 else complete(i);
             }
-            bool any = false;
-            for (int i = 0; i < CLIENTS; i++) any |= owed[i] > 0;
             if (!more && !count) {
                 turns(3);
                 bool all = true;

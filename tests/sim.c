@@ -161,7 +161,7 @@ typedef struct limits {
     // what the life is like
     bool is_clean, has_login, has_presence, has_bus, has_callbacks, has_alloc_faults, has_on_message, host_loop, clock_ticks;
     bool may_refuse; // limits are so small that some clients find no place
-    bool is_suicidal;
+    bool is_suicidal, is_crowded; // crowded: many readers of one topic
     unsigned p_short, p_eagain, p_eintr, p_reset, p_accept, p_alloc, p_small_limit, p_stall; // of 65536
     unsigned latency_max;
     int readers, posters, vandals;
@@ -1195,8 +1195,8 @@ static const char *parse_ws(frame *f, const buf *b, bool *is_whole) { // NULL, o
 // ============================================================================
 
 static const char *const topic_names[] = {"a", "b", "c/1", "c/2", "c/3", "d/x/y", "d/z", "\xc3\xbc/\xc3\x9f"};
-static const char *const pattern_names[] = {"c/*", "d/**", "c/**", "\xc3\xbc/*"};
-enum { TOPICS = 8, PATTERNS = 4 };
+static const char *const pattern_names[] = {"c/*", "d/**", "c/**", "\xc3\xbc/*", "*", "**"};
+enum { TOPICS = 8, PATTERNS = 6 };
 
 typedef struct place { // a cursor as text says it
     char epoch[9];
@@ -1218,9 +1218,9 @@ static bool parse_place(place *k, const char *text) {
 
 static bool topic_matches(const char *pattern, const char *name) { // PROTOCOL §1
     size_t n = strlen(pattern);
-    if (n < 3 || pattern[n - 1] != '*') return strcmp(pattern, name) == 0;
+    if (pattern[n - 1] != '*') return strcmp(pattern, name) == 0;
     if (name[0] == '@' && pattern[0] != '@') return false;
-    bool deep = pattern[n - 2] == '*';
+    bool deep = n > 1 && pattern[n - 2] == '*';
     size_t head = n - (deep ? 2 : 1); // with its slash
     if (strncmp(pattern, name, head) != 0 || name[head] == 0) return false;
     return deep || !strchr(name + head, '/');
@@ -1578,6 +1578,11 @@ static void client_has(client *c, uint32_t no, const char *epoch, uint64_t seq, 
         T.replays++;
         for (int i = 0; i < c->slot_count; i++) found = found || (c->slots[i].is_replaying && topic_matches(c->slots[i].name, p->topic));
         if (!found) broke("replay is between a subscribe with since and its ack", "client %s: %" PRIu64 " of %s", c->name, seq, p->topic);
+        for (int i = 0; i < c->slot_count && how == GOT_LIVE && is_same; i++) {
+            slot *s = &c->slots[i];
+            if (s->state == SLOT_ON && !s->is_replaying && !s->is_host && s->need_from < seq && topic_matches(s->name, p->topic))
+                broke("what one subscription has passed another does not bring again", "client %s: %" PRIu64 " of %s", c->name, seq, p->topic);
+        }
         if (how != GOT_LIVE) *g = (uint64_t)c->serial << 2 | GOT_REPLAY;
         return;
     }
@@ -2407,7 +2412,7 @@ static void client_other(client *c) { // what is not the log's, on the same conn
     buf_str(&c->tx, "\r\n");
 }
 
-static const char *random_topic(void) { return topic_names[below(one_in(3) ? TOPICS : 3)]; }
+static const char *random_topic(void) { return W.is.is_crowded && !one_in(8) ? "a" : topic_names[below(one_in(3) ? TOPICS : 3)]; }
 
 static void envelope_publish(client *c) {
     const char *topic = random_topic();
@@ -2503,7 +2508,7 @@ static void envelope_resubscribe(client *c) { // a new topic, perhaps from an ea
     }
     slot *s = slot_new(c, name);
     if (!s) return;
-    if (is_apart && one_in(2)) {
+    if (one_in(2)) { // over what others bring already it has no right to the past
         s->is_replaying = true;
         s->since_seq = NEVER;
         if (one_in(3)) snprintf(s->since, sizeof s->since, one_in(2) ? "earliest" : "-%u", between(1, 6));
@@ -2511,6 +2516,7 @@ static void envelope_resubscribe(client *c) { // a new topic, perhaps from an ea
             s->since_seq = W.head ? rnd() % (W.head + 1) : 0;
             if (c->has_cursor && s->since_seq > c->cursor.seq) s->since_seq = c->cursor.seq;
             snprintf(s->since, sizeof s->since, "%s-%" PRIu64, W.epoch, s->since_seq);
+            if (!is_apart) s->since_seq = NEVER;
         }
     }
     envelope_subscribe(c, c->slot_count - 1, s->is_replaying);
@@ -3204,6 +3210,8 @@ static void random_life(limits *l) {
     l->p_stall = one_in(3) ? 0 : rate() * 4;
     l->latency_max = one_in(3) ? 0 : spread(300);
     l->readers = (int)between(2, 9);
+    l->is_crowded = one_in(6);
+    if (l->is_crowded) l->readers = (int)between(9, 16);
     l->posters = (int)below(4);
     l->vandals = l->is_clean ? 0 : (int)below(2);
     l->steps_max = between(100, 900);
@@ -3230,7 +3238,7 @@ static void random_desc(rtpush_desc *d) {
     if (one_in(4)) d->history_ms = one_in(5) ? -1 : (int64_t)between(1000, 60000);
     d->history_total_bytes = one_in(3) ? (int64_t)between(2000, 30000) : 1 << 20;
     if (one_in(2)) d->input_per_turn = (int64_t)between(1, 5000);
-    if (one_in(2)) d->writes_per_turn = (int64_t)between(1, 8);
+    if (one_in(2)) d->writes_per_turn = (int64_t)between(1, l->is_crowded ? 3 : 8);
     if (one_in(3)) d->accepts_per_turn = (int64_t)between(1, 3);
     if (one_in(4)) d->keys_ms = 120000;
     d->slow = (int)below(4);
@@ -3764,6 +3772,7 @@ static void self_parsers(void) {
     b.n = 0;
     buf_str(&b, "3\r\nabcd\r\n");
     expect(take_chunks(&k, &b, &out) < 0, "bad chunks");
+    expect(topic_matches("*", "a") && !topic_matches("*", "c/1") && topic_matches("**", "c/1"), "patterns of one segment");
     expect(topic_matches("c/*", "c/1") && !topic_matches("c/*", "c/1/2") && topic_matches("c/**", "c/1/2") && !topic_matches("c/**", "c") && !topic_matches("**", "@x"), "patterns");
     for (int i = 0; i < 300; i++) {
         W.is.data_max = 2000;

@@ -91,7 +91,7 @@ describe('the program', () => {
 
 // --- one conversation ---
 
-describe('one conversation', () => {
+describe('one conversation', { concurrency: 3 }, () => {
   for (const [i, a] of TRANSPORTS.entries()) for (const b of TRANSPORTS.slice(i)) {
     it(`two_tabs_on_${a}_and_${b}_see_the_same_in_the_same_order`, async () => {
       const room = someRoom(), ann = await enter('Ann', room, a), bob = await enter('Bob', room, b);
@@ -206,7 +206,7 @@ describe('one conversation', () => {
 
 // --- trouble ---
 
-describe('trouble', () => {
+describe('trouble', { concurrency: 3 }, () => {
   it('a_server_restart_shows_one_gap_on_every_transport_and_goes_on', async () => {
     let one = await serve(program);
     const pages = await Promise.all(TRANSPORTS.map(via => enter(via, 'a', via, { server: one })));
@@ -297,7 +297,7 @@ describe('trouble', () => {
 
 // --- people ---
 
-describe('people', () => {
+describe('people', { concurrency: 3 }, () => {
   for (const via of TRANSPORTS) {
     it(`presence_shows_and_removes_a_name_on_${via}`, async () => {
       const room = someRoom(), ann = await enter('Ann', room, via);
