@@ -3806,6 +3806,28 @@ static void rp_hub_clear(rtpush_hub *hub, rp_topic *t) {
     else rp_source_release(hub, &t->source);
 }
 
+// Another log begins: nothing of the old one is held or remembered, everybody stands at its start.
+static void rp_hub_restart(rtpush_hub *hub, const char *epoch, uint64_t floor) {
+    for (rp_node *node = rp_table_next(&hub->names, NULL); node; node = rp_table_next(&hub->names, node)) {
+        rp_source *s = RP_OWNER(rp_source, node, node);
+        while (!s->is_pattern && rp_source_topic(s)->count) rp_topic_evict(&hub->log, rp_source_topic(s));
+    }
+    for (rp_node *node = rp_table_next(&hub->names, NULL); node; node = rp_table_next(&hub->names, node)) {
+        rp_source *s = RP_OWNER(rp_source, node, node);
+        s->last = s->evicted = s->circle = s->safe = s->fresh = floor;
+        for (uint32_t i = 0; i < s->count; i++) {
+            rp_entry_settle(s, &s->entries[i], &hub->stats.skipped);
+            s->entries[i].pos = floor;
+        }
+        if (!s->is_pattern) rp_source_topic(s)->cleared = 0, rp_log_trim_later(&hub->log, rp_source_topic(s));
+    }
+    while (hub->dead_first) rp_dead_drop_oldest(hub);
+    memcpy(hub->log.epoch, epoch, 8);
+    hub->log.head = hub->log.floor = hub->log.safe = floor;
+    hub->log.despelled = 0;
+    for (unsigned i = 0; i < RP_SPELLINGS; i++) hub->runs[i].source = NULL;
+}
+
 // Retention of the topics that changed. Those that hold what not all had their turn at come again.
 static void rp_hub_trim_topics(rtpush_hub *hub) {
     rp_topic *t = hub->log.trim_first, *later = NULL;
@@ -4447,6 +4469,7 @@ static bool rp_source_walk(rtpush_hub *hub, rp_source *s) {
             s->left--;
             rp_entry *e = &s->entries[s->at];
             if (e->reader->is_blocked) e->reader->is_level = false; // what it is passed over for is before the next mark
+            else if (e->pos >= s->last && e->done != s->total) rp_entry_settle(s, e, &hub->stats.skipped); // it was ahead
             if (e->reader->is_blocked || e->pos >= s->last) continue;
             hub->budget--;
             rp_reader_turn(hub, e->reader, s);
@@ -4603,6 +4626,7 @@ typedef struct rp_outbox {
     rp_table tickets, keys;
     rp_key *key_first, *key_last;
     uint64_t last_ticket;
+    bool is_closed; // the hub is being destroyed
 } rp_outbox;
 
 static bool rp_outbox_open(rtpush_hub *hub) {
@@ -4748,7 +4772,7 @@ static int rp_publish_again(rtpush_hub *hub, const rtpush_publication *what, uin
 static int rp_publish(rtpush_hub *hub, const rtpush_publication *what, uint64_t *ticket) {
     rtpush_message m;
     rp_key *key = NULL;
-    int code = hub->outbox ? rp_publish_check(hub, what, &m) : RTPUSH_E_STATE; // inside rtpush_destroy there is none
+    int code = hub->outbox->is_closed ? RTPUSH_E_STATE : rp_publish_check(hub, what, &m);
     if (code) return code;
     uint64_t number = ++hub->outbox->last_ticket;
     if (ticket) *ticket = number;
@@ -4785,11 +4809,11 @@ static int rp_publish_own(rtpush_hub *hub, const char *topic, rtpush_slice json)
 static void rp_outbox_free(rtpush_hub *hub) {
     rp_outbox *outbox = hub->outbox;
     if (!outbox) return;
-    for (rp_node *node = outbox->tickets.slots ? rp_table_next(&outbox->tickets, NULL) : NULL, *next; node; node = next) {
-        rp_ticket *ticket = RP_OWNER(rp_ticket, node, node);
-        next = rp_table_next(&outbox->tickets, node);
-        rp_waiter waiter = ticket->waiter;
-        rp_mem_free(&hub->mem, ticket);
+    outbox->is_closed = true;
+    for (rp_node *node; outbox->tickets.slots && (node = rp_table_next(&outbox->tickets, NULL)) != NULL;) {
+        rp_waiter waiter = RP_OWNER(rp_ticket, node, node)->waiter;
+        rp_table_remove(&outbox->tickets, node);
+        rp_mem_free(&hub->mem, RP_OWNER(rp_ticket, node, node));
         if (waiter.done) waiter.done(hub, waiter.ticket, 0, RTPUSH_E_UNAVAILABLE, waiter.user);
     }
     while (outbox->key_first) rp_key_end(hub, outbox->key_first, 0, RTPUSH_E_UNAVAILABLE);
@@ -4799,18 +4823,7 @@ static void rp_outbox_free(rtpush_hub *hub) {
     hub->outbox = NULL;
 }
 
-// --- what a bus calls ---
-
-RTPUSH_DEF int rtpush_bus_start(rtpush_hub *hub, const char *epoch, uint64_t floor) {
-    rtpush_cursor cursor;
-    char text[RP_CURSOR_MAX];
-    if (!epoch || strlen(epoch) != 8) return RTPUSH_E_ARGUMENT;
-    if (!rtpush_parse_cursor(&cursor, text, rp_cursor_write(text, epoch, floor))) return RTPUSH_E_ARGUMENT;
-    if (hub->log.head || hub->names.count) return RTPUSH_E_STATE; // before anything has been read or delivered
-    memcpy(hub->log.epoch, epoch, 8);
-    hub->log.head = hub->log.floor = hub->log.safe = floor;
-    return RTPUSH_OK;
-}
+// --- what a bus says ---
 
 RTPUSH_DEF int rtpush_bus_deliver(rtpush_hub *hub, const rtpush_message *m) {
     rtpush_publication what;
@@ -4829,8 +4842,8 @@ RTPUSH_DEF int rtpush_bus_deliver(rtpush_hub *hub, const rtpush_message *m) {
     return rp_hub_append(hub, &checked);
 }
 
-RTPUSH_DEF void rtpush_bus_done(rtpush_hub *hub, uint64_t ticket, uint64_t seq, int code) {
-    rp_node *node = hub->outbox ? rp_table_first(&hub->outbox->tickets, ticket) : NULL;
+static void rp_publish_end(rtpush_hub *hub, uint64_t ticket, uint64_t seq, int code) {
+    rp_node *node = hub->outbox && !hub->outbox->is_closed ? rp_table_first(&hub->outbox->tickets, ticket) : NULL;
     if (!node) return;
     rp_ticket *ended = RP_OWNER(rp_ticket, node, node);
     rp_waiter waiter = ended->waiter;
@@ -5408,6 +5421,7 @@ typedef struct rp_server {
     char date[30];
     int64_t date_second;
     bool is_draining, is_in_step, is_doomed, is_over;
+    uint32_t depth;       // of calls that may run callbacks: what is destroyed inside goes when the outermost ends
     uint64_t drain_deadline, drain_spread;
     rp_timer drain_timer;
     rtpush_head head;     // of the request at hand
@@ -5946,7 +5960,7 @@ static bool rp_push_here(rtpush_hub *hub, rtpush_slice name, uint64_t id, char t
 // --- WebSocket ---
 
 static void rp_socket_put(rtpush_hub *hub, rp_conn *c, unsigned opcode, const void *data, size_t size) {
-    rp_buf *own = rp_conn_own(hub, c);
+    rp_buf *own = c->phase == RP_PHASE_SOCKET ? rp_conn_own(hub, c) : NULL; // RFC 6455 §5.5.1: nothing follows a close frame
     if (own) rp_ws_put(&hub->mem, own, opcode, data, size);
 }
 
@@ -6739,6 +6753,7 @@ static void rp_envelope_publish(rtpush_hub *hub, rp_conn *c, char *base, const r
     }
     const char *identity = rp_session_identity(c->session);
     int code = rp_auth_may(hub, identity, RTPUSH_VERB_PUBLISH, rp_slice_of(what.topic)) ? RTPUSH_OK : RTPUSH_E_FORBIDDEN;
+    if (c->phase != RP_PHASE_SOCKET) return; // closed by on_allow
     if (!code && !rp_said_name(base, said->event, &what.event, true)) code = RTPUSH_E_EVENT;
     if (!code && !rp_said_name(base, said->key, &what.key, true)) code = RTPUSH_E_ARGUMENT;
     if (!code) code = rp_envelope_data(base, said, &what);
@@ -6775,6 +6790,8 @@ static void rp_envelope_subscribe(rtpush_hub *hub, rp_conn *c, char *base, const
     int code = RTPUSH_OK;
     if (!rp_said_name(base, said->topic, &topic, false) || !rtpush_is_topic(topic, strlen(topic), true)) code = RTPUSH_E_TOPIC;
     else if (!rp_auth_may(hub, rp_session_identity(c->session), RTPUSH_VERB_READ, rp_slice_of(topic))) code = RTPUSH_E_FORBIDDEN;
+    if (c->phase != RP_PHASE_SOCKET) return; // closed by on_allow
+    if (code) {}
     else if (!rp_envelope_since(base, said->since, &start)) code = RTPUSH_E_ARGUMENT;
     else if (rp_conn_sub(hub, c, rp_slice_of(topic))) rp_envelope_ack(hub, c, said->ref, "cursor", rp_reader_cursor(hub, &c->reader));
     else code = rp_open_join(hub, c, rp_slice_of(topic), &start, said->ref);
@@ -7516,9 +7533,11 @@ static size_t rp_input_body(rtpush_hub *hub, rp_conn *c, const char *data, size_
 // A raw WebSocket's data frame: the host's, or a publish to the first topic it named.
 static void rp_raw_read(rtpush_hub *hub, rp_conn *c, unsigned opcode, const char *data, size_t size) {
     rtpush_publication what;
-    rp_source *first = c->reader.count ? c->reader.subs[0].source : NULL;
+    const rp_source *first = c->reader.count ? c->reader.subs[0].source : NULL;
+    char topic[RP_TOPIC_MAX + 1]; // the topic may go while the message is read
     memset(&what, 0, sizeof what);
-    what.topic = first ? first->name : "";
+    snprintf(topic, sizeof topic, "%s", first ? first->name : "");
+    what.topic = topic;
     what.data = data;
     what.size = size;
     what.kind = opcode == RP_WS_TEXT ? RTPUSH_TEXT : RTPUSH_BINARY;
@@ -7533,9 +7552,6 @@ static void rp_raw_read(rtpush_hub *hub, rp_conn *c, unsigned opcode, const char
         m.time_ms = rp_hub_wall(hub);
         hub->desc.on_message(hub, rp_session_handle(c->session), &m, hub->desc.user);
     } else if (first && !first->is_pattern && rp_auth_may(hub, rp_session_identity(c->session), RTPUSH_VERB_PUBLISH, rp_source_name(first))) {
-        char topic[RP_TOPIC_MAX + 1];
-        snprintf(topic, sizeof topic, "%s", first->name); // the topic may go while it is published to
-        what.topic = topic;
         rp_push_publish(hub, c->session, &what);
     }
 }
@@ -7675,7 +7691,8 @@ static void rp_input(rtpush_hub *hub, rp_conn *c, char *data, size_t size) {
     c->is_in_input = false;
     if (c->phase == RP_PHASE_DEAD) return;
     bool waits = c->phase == RP_PHASE_WAIT || c->phase == RP_PHASE_REPLY || c->phase == RP_PHASE_PARKED || !rp_conn_has_room(hub, c);
-    c->is_paused = left && waits;
+    // A parked poll goes on reading a little, to see its client go.
+    c->is_paused = left && waits && (c->phase != RP_PHASE_PARKED || left > (uint64_t)hub->desc.head_max);
     if (left) {
         c->tail = rp_server_buf(hub);
         if (!c->tail || !rp_buf_put(&hub->mem, c->tail, data + used, left)) { rp_conn_drop(hub, c, 1011); return; }
@@ -8080,6 +8097,7 @@ static void rp_drain_conn(rtpush_hub *hub, rp_conn *c, uint64_t place, uint64_t 
     uint64_t delay = hub->server->drain_spread * (2 * place + 1) / (2 * count);
     rp_poll_answer answer;
     c->keeps = false;
+    if (c->phase == RP_PHASE_HEAD && c->is_in_input) return; // its request is being answered
     if (c->phase == RP_PHASE_HEAD && !c->is_first && !c->has_bytes) {
         rp_conn_finish(hub, c);
     } else if (c->phase == RP_PHASE_HEAD) {
@@ -8170,7 +8188,7 @@ static void rp_server_free(rtpush_hub *hub) {
 // Everybody leaves; on_close runs for each session.
 static void rp_hub_dismiss(rtpush_hub *hub) {
     rp_server *server = hub->server;
-    server->is_in_step = true; // a destroy inside a callback is this one
+    server->depth++; // a destroy inside a callback is this one
     for (uint32_t i = 0; i < rp_slab_end(&server->conns); i++) {
         rp_slot *slot = rp_slab_at(&server->conns, i);
         if (slot->generation & 1) rp_conn_drop(hub, (rp_conn *)(void *)slot, 1001);
@@ -8381,8 +8399,18 @@ RTPUSH_DEF int rtpush_adopt(rtpush_hub *hub, int fd) {
 
 RTPUSH_DEF void rtpush_destroy(rtpush_hub *hub) {
     if (!hub) return;
-    if (hub->server->is_in_step) hub->server->is_doomed = true;
+    if (hub->server->depth) hub->server->is_doomed = true;
     else rp_hub_free(hub);
+}
+
+// Around what may run callbacks, from outside of a turn too.
+static void rp_hub_enter(rtpush_hub *hub) { hub->server->depth++; }
+
+// false: the hub was destroyed inside, and is gone.
+static bool rp_hub_exit(rtpush_hub *hub) {
+    if (--hub->server->depth || !hub->server->is_doomed) return true;
+    rp_hub_free(hub);
+    return false;
 }
 
 // --- running ---
@@ -8396,10 +8424,11 @@ RTPUSH_DEF int rtpush_timeout(rtpush_hub *hub) {
 
 RTPUSH_DEF int rtpush_step(rtpush_hub *hub, int timeout_ms) {
     rp_server *server = hub->server;
-    if (server->is_over) return RTPUSH_E_STATE;
+    if (server->is_over || server->is_in_step) return RTPUSH_E_STATE;
     if (RP_ATOMIC_READ(&server->is_stopped)) { RP_ATOMIC_WRITE(&server->is_stopped, 0); return RTPUSH_E_STATE; }
     int own = rtpush_timeout(hub);
     if (timeout_ms < 0 || (own >= 0 && own < timeout_ms)) timeout_ms = own;
+    rp_hub_enter(hub);
     server->is_in_step = true;
     rp_server_turn(hub, timeout_ms);
     server->is_in_step = false;
@@ -8408,9 +8437,8 @@ RTPUSH_DEF int rtpush_step(rtpush_hub *hub, int timeout_ms) {
     if (wrong) rp_hub_log(hub, "invariant broken: %s", wrong);
     RTPUSH_ASSERT(!wrong);
 #endif
-    if (server->is_doomed) { rp_hub_free(hub); return RTPUSH_E_STATE; }
     server->is_over = server->is_draining && !server->conns.live;
-    return RTPUSH_OK;
+    return rp_hub_exit(hub) ? RTPUSH_OK : RTPUSH_E_STATE;
 }
 
 RTPUSH_DEF int rtpush_run(rtpush_hub *hub) {
@@ -8486,8 +8514,11 @@ RTPUSH_DEF int rtpush_publish_async(rtpush_hub *hub, const char *topic, const vo
 // --- publishing ---
 
 RTPUSH_DEF int rtpush_publish_ex(rtpush_hub *hub, const rtpush_publication *what, uint64_t *ticket) {
+    rp_hub_enter(hub);
     int code = rp_publish(hub, what, ticket);
-    return code ? rp_hub_error(hub, code, NULL) : code;
+    if (code) rp_hub_error(hub, code, NULL);
+    rp_hub_exit(hub);
+    return code;
 }
 
 RTPUSH_DEF int rtpush_publish(rtpush_hub *hub, const char *topic, const void *data, size_t size) {
@@ -8512,10 +8543,60 @@ RTPUSH_DEF int rtpush_send(rtpush_hub *hub, rtpush_session handle, const void *d
     if (!c || c->phase != RP_PHASE_SOCKET) return RTPUSH_E_TRANSPORT;
     if (size > (uint64_t)hub->desc.message_max) return RTPUSH_E_TOO_BIG;
     if (!rp_conn_has_room(hub, c)) return RTPUSH_E_FULL;
-    bool is_text = kind == RTPUSH_TEXT || kind == RTPUSH_JSON || (kind == RTPUSH_AUTO && !rtpush_utf8(0, data, size));
+    if (kind != RTPUSH_AUTO && kind != RTPUSH_TEXT && kind != RTPUSH_BINARY) return RTPUSH_E_ARGUMENT;
+    bool is_text = kind == RTPUSH_TEXT || (kind == RTPUSH_AUTO && !rtpush_utf8(0, data, size));
     if (is_text && kind != RTPUSH_AUTO && rtpush_utf8(0, data, size)) return RTPUSH_E_UTF8;
     rp_socket_put(hub, c, is_text ? RP_WS_TEXT : RP_WS_BINARY, data, size);
     return c->own && c->own->is_broken ? RTPUSH_E_MEMORY : RTPUSH_OK;
+}
+
+// --- the bus ---
+
+RTPUSH_DEF void rtpush_bus_done(rtpush_hub *hub, uint64_t ticket, uint64_t seq, int code) {
+    rp_hub_enter(hub);
+    rp_publish_end(hub, ticket, seq, code);
+    rp_hub_exit(hub);
+}
+
+// Tells one connection that the log it was reading is no more; `was` is where it stood in it.
+static void rp_restart_conn(rtpush_hub *hub, rp_conn *c, const char *epoch, uint64_t was) {
+    rp_reader *r = &c->reader;
+    rp_poll_answer answer;
+    rp_gap gap;
+    memset(&gap, 0, sizeof gap);
+    while (r->replays) rp_replay_drop(hub, r);
+    r->ahead = 0;
+    r->told = r->began = hub->log.head;
+    gap.is_told = true;
+    gap.to = hub->log.head;
+    gap.reason = "epoch";
+    rp_cursor_write(gap.from, epoch, was);
+    hub->stats.gaps++;
+    rp_poll_answer_init(&answer, &gap);
+    if (c->phase == RP_PHASE_PARKED) rp_poll_reply(hub, c, &answer, true);
+    else if (r->wire->gap) r->wire->gap(hub, r, &gap);
+    else rp_socket_close(hub, c, 4100, "gap");
+}
+
+RTPUSH_DEF int rtpush_bus_start(rtpush_hub *hub, const char *epoch, uint64_t floor) {
+    rtpush_cursor cursor;
+    char text[RP_CURSOR_MAX], old[9];
+    if (!epoch || strlen(epoch) != 8) return RTPUSH_E_ARGUMENT;
+    if (!rtpush_parse_cursor(&cursor, text, rp_cursor_write(text, epoch, floor))) return RTPUSH_E_ARGUMENT;
+    memcpy(old, hub->log.epoch, 9);
+    for (uint32_t i = 0; i < rp_slab_end(&hub->server->conns); i++) {
+        rp_conn *c = (rp_conn *)(void *)rp_slab_at(&hub->server->conns, i);
+        if (c->slot.generation & 1) c->reader.ahead = rp_reader_cursor(hub, &c->reader); // kept there over the change
+    }
+    rp_hub_restart(hub, epoch, floor);
+    while (hub->outbox->key_first && !hub->outbox->key_first->is_pending) rp_key_remove(hub, hub->outbox->key_first);
+    for (uint32_t i = 0; i < rp_slab_end(&hub->server->conns); i++) {
+        rp_conn *c = (rp_conn *)(void *)rp_slab_at(&hub->server->conns, i);
+        if (!(c->slot.generation & 1)) continue;
+        if (rp_conn_is_reader(c) && !c->is_unknown) rp_restart_conn(hub, c, old, c->reader.ahead);
+        c->reader.ahead = 0;
+    }
+    return RTPUSH_OK;
 }
 
 // --- topics ---
@@ -8560,7 +8641,7 @@ RTPUSH_DEF int rtpush_subscribe(rtpush_hub *hub, rtpush_session handle, const ch
 
 RTPUSH_DEF int rtpush_unsubscribe(rtpush_hub *hub, rtpush_session handle, const char *topic) {
     rp_conn *c = rp_session_stream(hub, handle);
-    if (!c) return RTPUSH_E_GONE;
+    if (!c) return rp_session_find(hub, handle) ? RTPUSH_E_TRANSPORT : RTPUSH_E_GONE;
     rp_conn_unsubscribe(hub, c, rp_slice_of(topic));
     return RTPUSH_OK;
 }
@@ -8568,26 +8649,41 @@ RTPUSH_DEF int rtpush_unsubscribe(rtpush_hub *hub, rtpush_session handle, const 
 RTPUSH_DEF size_t rtpush_history(rtpush_hub *hub, const char *topic, uint64_t since, bool (*each)(const rtpush_message *m, void *user), void *user) {
     size_t count = 0;
     uint64_t head = hub->log.head;
-    for (;;) { // found again each time: the callback may change anything
+    bool goes_on = true;
+    rp_hub_enter(hub);
+    while (goes_on) { // found again each time: the callback may change anything
         const rp_topic *t = rp_hub_find_topic(hub, rp_slice_of(topic));
         uint32_t i = t ? rp_topic_after(t, since) : 0;
-        if (!t || i == t->count || rp_topic_at(t, i)->seq > head) return count;
+        if (!t || i == t->count || rp_topic_at(t, i)->seq > head) break;
         const rp_msg *m = rp_topic_at(t, i);
         since = m->seq;
         if (m->is_ephemeral) continue;
         rtpush_message view = rp_msg_view(m, hub->wheel.now, rp_hub_wall(hub));
+        rp_block *block = m->as[RP_RAW].block; // the view lives until the callback returns
+        block->refs++;
+        view.topic = topic;
         count++;
-        if (each && !each(&view, user)) return count;
+        goes_on = !each || each(&view, user);
+        rp_block_unref(&hub->log, block);
     }
+    rp_hub_exit(hub);
+    return count;
 }
 
 RTPUSH_DEF size_t rtpush_presence(rtpush_hub *hub, const char *topic, bool (*each)(const char *name, void *user), void *user) {
     rp_crowd *crowd = rp_crowd_find(hub, rp_slice_of(topic));
     size_t count = crowd ? crowd->present : 0;
+    rp_buf names; // copied first: the callback may change anything
+    memset(&names, 0, sizeof names);
     for (rp_node *node = crowd && each ? rp_table_next(&crowd->members, NULL) : NULL; node; node = rp_table_next(&crowd->members, node)) {
         const rp_member *member = RP_OWNER(rp_member, node, node);
-        if (member->refs && !each(member->name, user)) break;
+        if (member->refs) rp_buf_put(&hub->mem, &names, member->name, strlen(member->name) + 1);
     }
+    rp_hub_enter(hub);
+    for (const char *name = names.data, *end = name + (name ? rp_buf_size(&names) : 0); name < end; name += strlen(name) + 1)
+        if (!each(name, user)) break;
+    rp_buf_free(&hub->mem, &names);
+    rp_hub_exit(hub);
     return count;
 }
 
@@ -8645,13 +8741,15 @@ RTPUSH_DEF int rtpush_close(rtpush_hub *hub, rtpush_session handle, int code, co
     rp_session *session = rp_session_find(hub, handle);
     bool is_good = code == 1000 || (code >= 3000 && code <= 4999);
     if (!session || session->is_ending) return RTPUSH_E_GONE;
-    if (!is_good || rtpush_utf8(0, reason ? reason : "", reason ? strlen(reason) : 0)) return RTPUSH_E_ARGUMENT;
-    rp_session_close(hub, session, code, reason ? reason : "");
+    if (!reason) reason = "";
+    if (!is_good || strlen(reason) > RP_WS_CONTROL_MAX - 2 || rtpush_utf8(0, reason, strlen(reason))) return RTPUSH_E_ARGUMENT;
+    rp_session_close(hub, session, code, reason);
     return RTPUSH_OK;
 }
 
 RTPUSH_DEF size_t rtpush_each(rtpush_hub *hub, bool (*each)(rtpush_hub *hub, rtpush_session session, void *user), void *user) {
     size_t count = 0;
+    rp_hub_enter(hub);
     for (uint32_t i = 0; i < rp_slab_end(&hub->people->sessions); i++) {
         rp_slot *slot = rp_slab_at(&hub->people->sessions, i);
         const rp_session *session = (const rp_session *)(const void *)slot;
@@ -8659,6 +8757,7 @@ RTPUSH_DEF size_t rtpush_each(rtpush_hub *hub, bool (*each)(rtpush_hub *hub, rtp
         count++;
         if (!each(hub, rp_slab_handle(slot), user)) break;
     }
+    rp_hub_exit(hub);
     return count;
 }
 
@@ -8797,6 +8896,7 @@ RTPUSH_DEF int rtpush_reply_file(rtpush_request *request, const char *root, cons
     rp_conn *c = request->conn;
     uint64_t size = 0;
     int code = rp_request_may_answer(request, 200, NULL);
+    if (!code && type && !rp_slice_all(rp_slice_of(type), rp_http_is_value)) code = rp_hub_error(hub, RTPUSH_E_HEADER, NULL);
     if (code) return code;
     request->is_answered = true;
     int file = rp_file_open(root, path, &size);

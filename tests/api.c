@@ -267,7 +267,7 @@ static void every_back_end_serves_and_a_descriptor_tells_when(void) {
 static void listen_takes_tcp_ipv6_and_unix_and_names_its_errors(void) {
     rtpush_desc d;
     int port = 0, port6 = 0, unix_port = -1;
-    char url[64], path[] = "/tmp/rtpush-api-XXXXXX", unix_url[80], too_long[300];
+    char url[64], path[] = P_tmpdir "/rtpush-api-XXXXXX", unix_url[80], too_long[300];
     memset(&d, 0, sizeof d);
     if (!start(&d)) return;
     CHECK_TEXT(rtpush_last_error(hub), "");
@@ -296,7 +296,7 @@ static void listen_takes_tcp_ipv6_and_unix_and_names_its_errors(void) {
     hang_up(c);
     CHECK_CODE(rtpush_listen(hub, unix_url, NULL), RTPUSH_E_IN_USE);
     memset(too_long, 'x', sizeof too_long - 1);
-    memcpy(too_long, "unix:/tmp/", 10);
+    memcpy(too_long, "unix:/", 6);
     too_long[sizeof too_long - 1] = 0;
     CHECK_CODE(rtpush_listen(hub, too_long, NULL), RTPUSH_E_URL);
     turns(2);
@@ -1643,7 +1643,7 @@ static void put_file(const char *name, const void *data, size_t size) {
 
 static void make_folder(void) {
     char path[200];
-    snprintf(folder, sizeof folder, "/tmp/rtpush-api-XXXXXX");
+    snprintf(folder, sizeof folder, P_tmpdir "/rtpush-api-XXXXXX");
     CHECK(mkdtemp(folder) != NULL);
     put_file("a.txt", "hello", 5);
     put_file("empty.css", "", 0);

@@ -1291,8 +1291,8 @@ static void join(client *c) {
             is_passed |= c->subs[k].since < n->seq;
         }
         if (!is_late) {
-            if (!is_due(a)) a->want = is_sure ? MUST : MAY, a->subs = 0, a->is_done = false;
-            a->subs |= (uint8_t)(1u << at);
+            if (is_sure || !is_due(a)) a->subs = (uint8_t)((is_due(a) ? a->subs : 0) | 1u << at);
+            if (!is_due(a)) a->want = is_sure ? MUST : MAY, a->is_done = false;
         } else if (!is_passed || n->is_cleared) { // PROTOCOL §3: what one of its subscriptions has passed, another does not bring again
             if (!is_sure && start.kind == RP_START_LAST && mark == hub->log.head && !n->is_cleared) continue; // exactly those
             a->want = is_sure && !is_other ? MUST : MAY;

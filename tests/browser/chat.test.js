@@ -114,10 +114,10 @@ describe('one conversation', { concurrency: 3 }, () => {
     const room = someRoom(), page = await enter('Ann', room, 'ws'), all = [];
     let talking = true;
     const talk = (async () => {
-      for (let k = 0; talking; k++) {
+      for (let k = 0; talking && k < 900; k++) {    // the page keeps 1,000
         await post(room, `m${k}`);
         all.push(`m${k}`);
-        await sleep(15);
+        await sleep(20);
       }
     })();
     for (let round = 0; round < 3; round++)
@@ -429,8 +429,10 @@ describe('the look', () => {
     const room = someRoom(), page = await enter('Ann', room, 'ws');
     for (let k = 0; k < 40; k++) await post(room, `line ${k}`);
     await has(page, 40);
-    await page.evaluate(() => { document.getElementById('scroll').scrollTop = 100; });
-    await sleep(100);
+    await page.locator('#scroll').evaluate(el => new Promise(done => {
+      el.addEventListener('scroll', () => requestAnimationFrame(done), { once: true });
+      el.scrollTop = 100;
+    }));
     await post(room, 'new below');
     await shows(page, 'new below');
     assert.equal(await page.evaluate(() => document.getElementById('scroll').scrollTop), 100);
