@@ -3307,6 +3307,7 @@ struct rp_reader {
     uint64_t told;   // gaps are told up to here
     uint64_t began;  // the head when it started: ephemerals up to here are not for it
     uint64_t ahead;  // its cursor was of a head that this log has not reached; 0: was not
+    uint64_t ahead_until; // so long the log may take (PROTOCOL §2)
     uint32_t last_n; // of patterns, only the last n of each topic up to `began`; 0: all
     rp_piece rest;   // what is left of the message half sent
     rp_replay *replays;
@@ -3980,7 +3981,7 @@ static void rp_spell_gap(rtpush_hub *hub, rp_buf *buf, const rp_gap *gap) {
 //                  ^  \__ blocked __/      (comes back when its socket drains)
 // ============================================================================
 #ifdef RP_SERVER
-enum { RP_SCAN_TOPICS = 64, RP_TURN_BYTES = 65536, RP_TURN_MESSAGES = 64 };
+enum { RP_SCAN_TOPICS = 64, RP_TURN_BYTES = 65536, RP_TURN_MESSAGES = 64, RP_AHEAD_MS = 5000 };
 
 // --- which messages ---
 
@@ -4199,6 +4200,7 @@ static void rp_reader_start(rtpush_hub *hub, rp_reader *r, const rp_start *start
     r->told = lost;
     r->is_level = true;
     r->ahead = pos > hub->log.head ? pos : 0;
+    r->ahead_until = hub->wheel.now + RP_AHEAD_MS;
     if (start->kind == RP_START_LAST) r->last_n = (uint32_t)RP_MIN(start->seq, (uint64_t)UINT32_MAX);
     for (uint16_t i = 0; i < r->count; i++) rp_reader_place(hub, r, &r->subs[i], start, pos);
     gap->start = start->kind >= RP_START_SEQ ? pos : rp_reader_cursor(hub, r);
@@ -4216,7 +4218,7 @@ static int rp_reader_join(rtpush_hub *hub, rp_reader *r, rp_source *s, const rp_
     if (is_back && !(job = (rp_replay *)rp_mem_get(&hub->mem, sizeof *job + extra))) return RTPUSH_E_MEMORY;
     if (!rp_reader_add(hub, r, s, hub->log.head)) { rp_mem_free(&hub->mem, job); return RTPUSH_E_MEMORY; }
     rp_reader_place(hub, r, rp_reader_sub(r, s), start, pos);
-    if (pos > hub->log.head) r->ahead = RP_MAX(r->ahead, pos);
+    if (pos > hub->log.head) r->ahead = RP_MAX(r->ahead, pos), r->ahead_until = hub->wheel.now + RP_AHEAD_MS;
     if (!job) return RTPUSH_OK;
     job->source = s;
     job->mark = mark;
@@ -5197,6 +5199,7 @@ static void rp_session_announce(rtpush_hub *hub, rp_session *session) {
 
 // The last connection is gone: it lingers, or ends.
 static void rp_session_idle(rtpush_hub *hub, rp_session *session, int code) {
+    if (session->is_ending) return;
     session->code = code;
     session->transport = RTPUSH_NO_TRANSPORT;
     if (!session->key || hub->desc.linger_ms <= 0) rp_session_end(hub, session, code);
@@ -5358,7 +5361,7 @@ struct rp_conn {
     uint64_t seen;    // when a byte last came
     uint64_t beat;    // when a heartbeat last went
     uint64_t asked;   // awaits_pong: when the first ping went that no byte has followed
-    uint64_t due;     // of PARKED and of a cursor ahead: when to answer
+    uint64_t due;     // of PARKED: when to answer
     uint64_t stalled; // since when the socket takes nothing, 0: it does
     uint64_t drain_at;
     uint64_t bytes;   // of BODY: that came; of CLOSING: of a frame, to pass over; of LINGER: read past
@@ -6580,7 +6583,6 @@ static int rp_open_reader(rtpush_hub *hub, rp_conn *c, const rp_wire *wire, cons
     }
     rp_reader_start(hub, r, start, gap);
     if (gap->is_told) hub->stats.gaps++;
-    if (r->ahead) c->due = hub->wheel.now + 5000; // PROTOCOL §2: so long a node may take to catch up
     if (server->is_draining) c->drain_at = hub->wheel.now + 1, c->drain_ms = (uint32_t)(server->drain_spread / 2);
     return RTPUSH_OK;
 }
@@ -6614,7 +6616,7 @@ static int rp_open_join(rtpush_hub *hub, rp_conn *c, rtpush_slice name, const rp
     text[name.size] = 0;
     if ((code = rp_reader_join(hub, r, s, start, ref.size, &gap, &replay)) != RTPUSH_OK) { rp_source_release(hub, s); return code; }
     if (replay && ref.size) memcpy(replay + 1, ref.data, ref.size);
-    if (r->ahead && !c->due) c->due = hub->wheel.now + 5000, rp_conn_arm(hub, c);
+    if (r->ahead) rp_conn_arm(hub, c);
     if (!s->is_pattern && rp_source_topic(s)->has_presence && c->session) rp_session_attend(hub, c->session, name);
     if (gap.is_told) rp_open_gap(hub, c, &gap, text);
     if (rp_conn_is_live(c) && rp_push_is_presence(name, &topic)) rp_push_presence(hub, c, name, rp_reader_cursor(hub, r));
@@ -6634,18 +6636,25 @@ static void rp_conn_unsubscribe(rtpush_hub *hub, rp_conn *c, rtpush_slice name) 
     rp_reader_part_from(hub, &c->reader, sub);
 }
 
-// A cursor that this log did not reach in time was of another epoch.
+// A cursor that this log did not reach in time was of another epoch: its subscriptions begin with what is held.
 static void rp_open_give_up_ahead(rtpush_hub *hub, rp_conn *c, rp_gap *gap) {
     rp_reader *r = &c->reader;
     rp_start start;
     memset(&start, 0, sizeof start);
-    start.kind = RP_START_CURSOR;
-    start.seq = r->ahead;
-    memcpy(start.epoch, "--------", 8); // no epoch is spelled so
-    rp_reader_start(hub, r, &start, gap);
-    rp_cursor_write(gap->from, hub->log.epoch, start.seq);
+    memset(gap, 0, sizeof *gap);
+    start.kind = RP_START_EARLIEST;
+    for (uint16_t i = 0; i < r->count; i++) {
+        if (rp_sub_entry(&r->subs[i])->pos <= hub->log.head) continue;
+        gap->to = RP_MAX(gap->to, rp_source_lost(r->subs[i].source));
+        rp_reader_place(hub, r, &r->subs[i], &start, 0);
+    }
+    gap->is_told = true;
+    gap->reason = "epoch";
+    rp_cursor_write(gap->from, hub->log.epoch, r->ahead);
+    r->told = RP_MAX(r->told, gap->to);
     r->ahead = 0;
     hub->stats.gaps++;
+    rp_hub_again(hub, r);
 }
 #endif // RP_SERVER
 
@@ -7041,7 +7050,7 @@ static void rp_route_poll(rtpush_hub *hub, rp_conn *c, rp_gap *gap, bool has_cur
     rp_reader *r = &c->reader;
     bool reads_presence = rp_reads_presence(c);
     bool is_changed = reads_presence && (!has_cursor || rp_poll_presence_is_new(hub, c, rp_reader_cursor(hub, r)));
-    if (wait_ms <= 0 || r->ahead) c->session->transport = RTPUSH_SHORT_POLL;
+    if (wait_ms <= 0) c->session->transport = RTPUSH_SHORT_POLL;
     if (c->session) rp_session_announce(hub, c->session);
     if (c->phase != RP_PHASE_HEAD || r->wire != &rp_wire_poll) return;
     rp_poll_gap(hub, r, gap); // on_open may have dropped what it came for
@@ -7062,7 +7071,7 @@ static void rp_route_poll(rtpush_hub *hub, rp_conn *c, rp_gap *gap, bool has_cur
         return;
     }
     rp_conn_enter(hub, c, RP_PHASE_PARKED);
-    c->due = hub->wheel.now + (uint64_t)(r->ahead ? 5000 : wait_ms);
+    c->due = hub->wheel.now + (uint64_t)(wait_ms > 0 ? wait_ms : RP_AHEAD_MS + 100);
     rp_conn_arm(hub, c);
 }
 
@@ -7808,11 +7817,13 @@ static void rp_clock_ahead(rtpush_hub *hub, rp_conn *c) {
     rp_poll_answer answer;
     rp_gap gap;
     memset(&gap, 0, sizeof gap);
+    bool is_short = c->session && c->session->transport == RTPUSH_SHORT_POLL;
     if (hub->log.head >= r->ahead) r->ahead = 0;
-    else if (hub->wheel.now >= c->due) rp_open_give_up_ahead(hub, c, &gap);
-    if (r->ahead) return;
+    else if (hub->wheel.now >= r->ahead_until) rp_open_give_up_ahead(hub, c, &gap);
+    if (r->ahead || c->phase == RP_PHASE_HEAD) return;
     rp_poll_answer_init(&answer, &gap);
-    if (c->phase == RP_PHASE_PARKED) rp_poll_reply(hub, c, &answer, true);
+    if (c->phase == RP_PHASE_PARKED && (is_short || gap.is_told)) rp_poll_reply(hub, c, &answer, true);
+    else if (c->phase == RP_PHASE_PARKED) return; // it is an ordinary long poll now
     else if (gap.is_told && r->wire->gap) r->wire->gap(hub, r, &gap);
     else if (gap.is_told) rp_socket_close(hub, c, 4100, "gap");
 }
