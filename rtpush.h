@@ -3256,7 +3256,8 @@ static void rp_log_free(rp_log *log) {
 #ifdef RP_SERVER
 typedef struct rp_sub {
     rp_source *source;
-    uint32_t at; // where its entry is in source->entries
+    uint64_t start; // where it began: what was before has not been passed by it
+    uint32_t at;    // where its entry is in source->entries
 } rp_sub;
 
 // A subscription that begins behind its reader: its messages up to `mark` come first, marked as replayed.
@@ -3714,6 +3715,7 @@ static bool rp_reader_add(rtpush_hub *hub, rp_reader *r, rp_source *s, uint64_t 
     e->reader = r;
     e->done = s->total;
     r->subs[r->count].source = s;
+    r->subs[r->count].start = pos;
     r->subs[r->count++].at = s->count++;
     rp_source_changed(s);
     if (!s->is_pattern) rp_quiet_remove(rp_source_topic(s));
@@ -3996,14 +3998,14 @@ static bool rp_msg_is_recent(const rp_msg *m, uint32_t n, uint64_t head) {
     return later < n;
 }
 
-// Invariant 7. `only`: as if the reader had this subscription alone to bring it (a replay).
+// Invariant 7: some subscription that matches is before it, and none has brought it. `only`: as if the reader had this subscription alone to bring it (a replay).
 static bool rp_reader_takes(const rp_reader *r, const rp_msg *m, const rp_source *only) {
     bool takes = false;
     for (uint16_t i = 0; i < r->count; i++) {
         const rp_source *s = r->subs[i].source;
         if (!rp_source_has(s, m->topic)) continue;
         if (rp_sub_entry(&r->subs[i])->pos >= m->seq) {
-            if (!RTPUSH_BREAK(7)) return false;
+            if (m->seq > r->subs[i].start && !RTPUSH_BREAK(7)) return false; // it brought it
         } else if (!only || only == s) {
             takes = true;
         }
@@ -4179,10 +4181,11 @@ static uint64_t rp_start_verdict(rtpush_hub *hub, const rp_start *start, uint64_
 }
 
 // Puts a subscription where it starts.
-static void rp_reader_place(rtpush_hub *hub, rp_reader *r, const rp_sub *sub, const rp_start *start, uint64_t pos) {
+static void rp_reader_place(rtpush_hub *hub, rp_reader *r, rp_sub *sub, const rp_start *start, uint64_t pos) {
     const rp_source *s = sub->source;
     if (start->kind == RP_START_LAST) pos = rp_source_before_last(hub, s, (uint32_t)RP_MIN(start->seq, (uint64_t)UINT32_MAX));
     if (!s->is_pattern) pos = RP_MAX(pos, rp_source_lost(s));
+    sub->start = pos;
     if (pos < hub->log.head) {
         rp_entry_rewind(hub, s, rp_sub_entry(sub), pos);
         r->is_level = false;
@@ -4212,7 +4215,6 @@ static void rp_reader_start(rtpush_hub *hub, rp_reader *r, const rp_start *start
 static int rp_reader_join(rtpush_hub *hub, rp_reader *r, rp_source *s, const rp_start *start, size_t extra, rp_gap *gap, rp_replay **replay) {
     uint64_t mark = rp_reader_cursor(hub, r), pos = rp_start_verdict(hub, start, rp_source_lost(s), gap);
     bool is_back = start->kind == RP_START_LAST || pos < mark;
-    if (mark < hub->log.head) pos = RP_MIN(pos, mark); // it has not passed what the reader's other topics still owe it
     rp_replay *job = NULL, **end = &r->replays;
     *replay = NULL;
     if (is_back && !(job = (rp_replay *)rp_mem_get(&hub->mem, sizeof *job + extra))) return RTPUSH_E_MEMORY;
@@ -5360,8 +5362,7 @@ struct rp_conn {
     uint64_t since;   // when the phase (of HEAD: its first byte) began
     uint64_t seen;    // when a byte last came
     uint64_t beat;    // when a heartbeat last went
-    uint64_t asked;   // awaits_pong: when the first ping went that no byte has followed
-    uint64_t due;     // of PARKED: when to answer
+    uint64_t due;     // of PARKED: when to answer; of SOCKET: when the first ping went that no byte has followed
     uint64_t stalled; // since when the socket takes nothing, 0: it does
     uint64_t drain_at;
     uint64_t bytes;   // of BODY: that came; of CLOSING: of a frame, to pass over; of LINGER: read past
@@ -5543,7 +5544,7 @@ static uint64_t rp_conn_body_deadline(const rtpush_hub *hub, const rp_conn *c) {
 
 static uint64_t rp_conn_socket_deadline(const rtpush_hub *hub, const rp_conn *c) {
     uint64_t due = rp_later(c->beat, hub->desc.heartbeat_ms);
-    if (c->awaits_pong) due = RP_MIN(due, rp_later(c->asked, hub->desc.dead_ms));
+    if (c->awaits_pong) due = RP_MIN(due, rp_later(c->due, hub->desc.dead_ms));
     if (c->inflow) due = RP_MIN(due, rp_later(c->inflow->ws.began_ms, hub->desc.frame_timeout_ms));
     if (c->is_unknown) due = RP_MIN(due, rp_later(c->since, hub->desc.auth_timeout_ms));
     return due;
@@ -6431,7 +6432,7 @@ static void rp_push_heartbeat(rtpush_hub *hub, rp_conn *c) {
         }
         if (!rp_conn_is_live(c)) return;
         rp_socket_put(hub, c, RP_WS_PING, NULL, 0);
-        if (!c->awaits_pong) c->asked = hub->wheel.now;
+        if (!c->awaits_pong) c->due = hub->wheel.now;
         c->awaits_pong = true;
     } else if (c->phase == RP_PHASE_STREAM) {
         rp_buf *buf = rp_hub_text(hub);
@@ -7830,8 +7831,8 @@ static void rp_clock_ahead(rtpush_hub *hub, rp_conn *c) {
 
 static void rp_clock_socket(rtpush_hub *hub, rp_conn *c) {
     uint64_t now = hub->wheel.now;
-    if (c->awaits_pong && c->seen >= c->asked) c->awaits_pong = false;
-    if (c->awaits_pong && now >= rp_later(c->asked, hub->desc.dead_ms)) {
+    if (c->awaits_pong && c->seen >= c->due) c->awaits_pong = false;
+    if (c->awaits_pong && now >= rp_later(c->due, hub->desc.dead_ms)) {
         hub->stats.closed_dead++;
         rp_conn_drop(hub, c, 1006);
     } else if (c->inflow && now >= rp_later(c->inflow->ws.began_ms, hub->desc.frame_timeout_ms)) {
