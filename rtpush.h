@@ -1027,7 +1027,7 @@ typedef struct rp_buf {
 } rp_buf;
 
 static size_t rp_buf_size(const rp_buf *buf) { return buf->end - buf->start; }
-static rtpush_slice rp_buf_slice(const rp_buf *buf) { return rp_slice(buf->data + buf->start, rp_buf_size(buf)); }
+static rtpush_slice rp_buf_slice(const rp_buf *buf) { return rp_slice(buf->data ? buf->data + buf->start : NULL, rp_buf_size(buf)); }
 
 static void rp_buf_free(rp_mem *mem, rp_buf *buf) {
     rp_mem_free(mem, buf->data);
@@ -1041,7 +1041,7 @@ static void rp_buf_rewind(rp_buf *buf) {
 
 // Room for `size` bytes at the end: where to write them (then add to .end), or NULL.
 static char *rp_buf_room(rp_mem *mem, rp_buf *buf, size_t size) {
-    if (size <= buf->cap - buf->end) return buf->data + buf->end;
+    if (buf->data && size <= buf->cap - buf->end) return buf->data + buf->end;
     if (buf->start && size <= buf->cap - rp_buf_size(buf) && buf->start >= rp_buf_size(buf)) {
         memmove(buf->data, buf->data + buf->start, rp_buf_size(buf));
     } else {
@@ -8692,7 +8692,7 @@ RTPUSH_DEF size_t rtpush_presence(rtpush_hub *hub, const char *topic, bool (*eac
         if (member->refs) rp_buf_put(&hub->mem, &names, member->name, strlen(member->name) + 1);
     }
     rp_hub_enter(hub);
-    for (const char *name = names.data, *end = name + (name ? rp_buf_size(&names) : 0); name < end; name += strlen(name) + 1)
+    for (const char *name = names.data, *end = name ? name + rp_buf_size(&names) : NULL; name != end; name += strlen(name) + 1)
         if (!each(name, user)) break;
     rp_buf_free(&hub->mem, &names);
     rp_hub_exit(hub);
