@@ -4027,14 +4027,26 @@ typedef struct rp_scan {
     uint32_t at, next[RP_SCAN_TOPICS];
 } rp_scan;
 
-// The position behind which the spine has all it may be behind on. A level reader had what was before its sources
-// became dirty.
+// Up to where a subscription has everything. A level reader's entries are not moved by what other sources get: it had
+// all that was before this source became dirty, which its position need not say.
+static uint64_t rp_sub_pos(const rp_reader *r, const rp_sub *sub) {
+    const rp_source *s = sub->source;
+    return RP_MAX(rp_sub_entry(sub)->pos, r->is_level ? (s->is_dirty ? s->fresh : RP_MAX(s->last, s->evicted)) : 0);
+}
+
+// No longer level: from now on its positions say where it is.
+static void rp_reader_unlevel(rp_reader *r) {
+    for (uint16_t i = 0; i < r->count && r->is_level; i++) rp_sub_entry(&r->subs[i])->pos = rp_sub_pos(r, &r->subs[i]);
+    r->is_level = false;
+}
+
+// The position behind which the spine has all it may be behind on.
 static uint64_t rp_reader_from(const rp_reader *r) {
     uint64_t from = UINT64_MAX;
     for (uint16_t i = 0; i < r->count; i++) {
         const rp_source *s = r->subs[i].source;
-        uint64_t pos = rp_sub_entry(&r->subs[i])->pos;
-        if (pos < s->last) from = RP_MIN(from, r->is_level ? RP_MAX(pos, s->fresh) : pos);
+        uint64_t pos = rp_sub_pos(r, &r->subs[i]);
+        if (pos < s->last) from = RP_MIN(from, pos);
     }
     return from;
 }
@@ -4091,7 +4103,7 @@ static uint64_t rp_reader_cursor(const rtpush_hub *hub, const rp_reader *r) {
     uint64_t least = UINT64_MAX;
     for (uint16_t i = 0; i < r->count; i++) {
         const rp_source *s = r->subs[i].source;
-        uint64_t pos = rp_sub_entry(&r->subs[i])->pos;
+        uint64_t pos = rp_sub_pos(r, &r->subs[i]);
         for (const rp_replay *job = r->replays; job; job = job->next)
             if (job->source == s) pos = RP_MAX(pos, job->mark); // what is replayed does not move the cursor
         if (pos < s->last) least = RP_MIN(least, pos);
@@ -4133,6 +4145,7 @@ static void rp_reader_took(rtpush_hub *hub, rp_reader *r, const rp_msg *m, bool 
 // Puts an entry back to pos; what is held behind it is owed from now on.
 static void rp_entry_rewind(rtpush_hub *hub, const rp_source *s, rp_entry *e, uint64_t pos) {
     uint32_t held = 0;
+    rp_entry_settle(s, e, &hub->stats.skipped); // what it was owed where it was
     e->pos = pos;
     if (!s->is_pattern) {
         const rp_topic *t = (const rp_topic *)(const void *)s;
@@ -4187,8 +4200,8 @@ static void rp_reader_place(rtpush_hub *hub, rp_reader *r, rp_sub *sub, const rp
     if (!s->is_pattern) pos = RP_MAX(pos, rp_source_lost(s));
     sub->start = pos;
     if (pos < hub->log.head) {
+        rp_reader_unlevel(r);
         rp_entry_rewind(hub, s, rp_sub_entry(sub), pos);
-        r->is_level = false;
     } else {
         rp_sub_entry(sub)->pos = pos;
     }
@@ -4220,6 +4233,7 @@ static int rp_reader_join(rtpush_hub *hub, rp_reader *r, rp_source *s, const rp_
     if (is_back && !(job = (rp_replay *)rp_mem_get(&hub->mem, sizeof *job + extra))) return RTPUSH_E_MEMORY;
     if (!rp_reader_add(hub, r, s, hub->log.head)) { rp_mem_free(&hub->mem, job); return RTPUSH_E_MEMORY; }
     rp_reader_place(hub, r, rp_reader_sub(r, s), start, pos);
+    if (!r->is_level) rp_hub_again(hub, r);
     if (pos > hub->log.head) r->ahead = RP_MAX(r->ahead, pos), r->ahead_until = hub->wheel.now + RP_AHEAD_MS;
     if (!job) return RTPUSH_OK;
     job->source = s;
@@ -4229,7 +4243,7 @@ static int rp_reader_join(rtpush_hub *hub, rp_reader *r, rp_source *s, const rp_
     job->last_n = start->kind == RP_START_LAST ? (uint32_t)RP_MIN(start->seq, (uint64_t)UINT32_MAX) : 0;
     while (*end) end = &(*end)->next;
     *end = *replay = job;
-    r->is_level = false;
+    rp_reader_unlevel(r);
     rp_hub_again(hub, r);
     return RTPUSH_OK;
 }
@@ -4276,7 +4290,7 @@ static bool rp_reader_lost(rtpush_hub *hub, rp_reader *r, const rp_source *s) {
 static const rp_source *rp_reader_gone(const rp_reader *r) {
     for (uint16_t i = 0; i < r->count; i++) {
         const rp_source *s = r->subs[i].source;
-        if (RP_MAX(rp_sub_entry(&r->subs[i])->pos, r->told) < s->evicted) return s;
+        if (RP_MAX(rp_sub_pos(r, &r->subs[i]), r->told) < s->evicted) return s;
     }
     return NULL;
 }
@@ -4343,8 +4357,8 @@ static void rp_reader_fill_shared(rtpush_hub *hub, rp_reader *r) {
     if (n < 0) return;
     size_t left = (size_t)n;
     for (int i = 0; i < messages && (left || !r->is_blocked); i++) rp_reader_advance(hub, r, taken[i], &left);
-    if (r->is_blocked) r->is_level = false;
-    else if (m) r->is_level = false, rp_hub_again(hub, r);
+    if (r->is_blocked) rp_reader_unlevel(r);
+    else if (m) rp_reader_unlevel(r), rp_hub_again(hub, r);
     else rp_reader_level(hub, r);
 }
 
@@ -4358,7 +4372,7 @@ static void rp_reader_fill_own(rtpush_hub *hub, rp_reader *r) {
         if (!r->wire->put(hub, r, m, false)) break;
         rp_reader_took(hub, r, m, true);
     }
-    if (m) r->is_level = false;
+    if (m) rp_reader_unlevel(r);
     else rp_reader_level(hub, r);
     if (r->wire->write(hub, r, NULL, 0, 0) == 0 && m && !r->is_blocked) rp_hub_again(hub, r);
 }
@@ -4432,7 +4446,7 @@ static const rp_run *rp_hub_run(rtpush_hub *hub, rp_topic *t, uint64_t pos, int 
 
 // A write that took only a part of a run.
 static void rp_reader_part(rtpush_hub *hub, rp_reader *r, const rp_topic *t, size_t taken) {
-    r->is_level = false;
+    rp_reader_unlevel(r);
     for (uint32_t i = rp_topic_after(t, rp_sub_entry(r->subs)->pos); taken && i < t->count; i++)
         rp_reader_advance(hub, r, rp_topic_at(t, i), &taken);
 }
@@ -4459,7 +4473,7 @@ static void rp_reader_turn(rtpush_hub *hub, rp_reader *r, rp_source *s) {
     bool is_simple = r->count == 1 && !s->is_pattern && !r->replays && r->wire->spelling >= 0;
     const rp_entry *e = rp_sub_entry(r->subs);
     if (r->wire->answer) r->wire->answer(hub, r);
-    else if (is_simple && e->pos >= r->began && RP_MAX(e->pos, r->told) >= s->evicted) rp_reader_one(hub, r, rp_source_topic(s));
+    else if (is_simple && e->pos >= r->began && RP_MAX(rp_sub_pos(r, r->subs), r->told) >= s->evicted) rp_reader_one(hub, r, rp_source_topic(s));
     else rp_reader_fill(hub, r);
 }
 
@@ -4472,7 +4486,7 @@ static bool rp_source_walk(rtpush_hub *hub, rp_source *s) {
             s->at = (s->at && s->at <= s->count ? s->at : s->count) - 1;
             s->left--;
             rp_entry *e = &s->entries[s->at];
-            if (e->reader->is_blocked) e->reader->is_level = false; // what it is passed over for is before the next mark
+            if (e->reader->is_blocked) rp_reader_unlevel(e->reader); // what it is passed over for is before the next mark
             else if (e->pos >= s->last && e->done != s->total) rp_entry_settle(s, e, &hub->stats.skipped); // it was ahead
             if (e->reader->is_blocked || e->pos >= s->last) continue;
             hub->budget--;
