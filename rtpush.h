@@ -1867,7 +1867,11 @@ static ptrdiff_t rp_real_send(void *user, int fd, const rtpush_iov *iov, int cou
             parts[i].iov_len = iov[i].len;
         }
         message.msg_iov = parts;
-        message.msg_iovlen = (unsigned)count;
+#ifdef __GLIBC__
+        message.msg_iovlen = (size_t)count;
+#else
+        message.msg_iovlen = count; // POSIX: an int
+#endif
         n = sendmsg(fd, &message, MSG_NOSIGNAL);
     }
     return n < 0 ? -errno : n;
