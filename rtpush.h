@@ -2859,6 +2859,7 @@ struct rp_source {
     rp_entry *entries;      // dense; removed by moving the last one into the place
     uint32_t count, cap;
     uint32_t total; // messages so far, modulo 2^32
+    uint32_t lost;  // how many of them were dropped, modulo 2^32
     uint32_t at, left; // the walk in progress: place, entries still to visit
     uint64_t circle, safe, fresh; // seq the circle is for; up to where all had their turn; the first since it is dirty, less 1
     rp_source *next_dirty;
@@ -3164,8 +3165,11 @@ static void rp_topic_forget(rp_log *log, rp_topic *t, rp_msg *m) {
 
 static void rp_source_raise(rp_topic *t, uint64_t evicted) {
     t->source.evicted = RP_MAX(t->source.evicted, evicted);
-    for (uint32_t i = 0; i < t->source.link_count && !RTPUSH_BREAK(3); i++)
+    t->source.lost++;
+    for (uint32_t i = 0; i < t->source.link_count && !RTPUSH_BREAK(3); i++) {
         t->source.links[i]->evicted = RP_MAX(t->source.links[i]->evicted, evicted);
+        t->source.links[i]->lost++;
+    }
 }
 
 static void rp_topic_evict(rp_log *log, rp_topic *t) {
@@ -3258,10 +3262,16 @@ static void rp_log_free(rp_log *log) {
 // and where they go is its wire, a const table that the rooms below fill.
 // ============================================================================
 #ifdef RP_SERVER
+enum { RP_AT_MAX = 0x3fffffff }; // entries of a source: below 2^30
+
 typedef struct rp_sub {
     rp_source *source;
     uint64_t start; // where it began: what was before has not been passed by it
-    uint32_t at;    // where its entry is in source->entries
+    uint64_t told;  // losses up to here are told, or were lost before it began
+    uint32_t seen;  // source->lost when it began
+    uint32_t at : 30; // where its entry is in source->entries
+    uint32_t is_dark : 1; // it began below `told` without being told (`earliest`, `-N`)
+    uint32_t is_late : 1; // it joined a reader under way
 } rp_sub;
 
 // A subscription that begins behind its reader: its messages up to `mark` come first, marked as replayed.
@@ -3269,7 +3279,7 @@ typedef struct rp_replay rp_replay;
 struct rp_replay {
     rp_replay *next;
     rp_source *source;
-    uint64_t mark, told;
+    uint64_t mark;
     uint32_t last_n;
     uint32_t size; // of what follows: what the wire wants back when it is done
 };
@@ -3309,7 +3319,6 @@ struct rp_reader {
     bool is_level;   // it had everything when it was last served
     bool is_queued;  // in hub.again
     uint32_t rest_owed;  // subscriptions that get the half-sent message
-    uint64_t told;   // gaps are told up to here
     uint64_t began;  // the head when it started: ephemerals up to here are not for it
     uint64_t ahead;  // its cursor was of a head that this log has not reached; 0: was not
     uint64_t ahead_until; // so long the log may take (PROTOCOL §2)
@@ -3718,9 +3727,10 @@ static bool rp_reader_add(rtpush_hub *hub, rp_reader *r, rp_source *s, uint64_t 
     e->pos = pos;
     e->reader = r;
     e->done = s->total;
+    memset(&r->subs[r->count], 0, sizeof *r->subs);
     r->subs[r->count].source = s;
     r->subs[r->count].start = pos;
-    r->subs[r->count++].at = s->count++;
+    r->subs[r->count++].at = s->count++ & RP_AT_MAX;
     rp_source_changed(s);
     if (!s->is_pattern) rp_quiet_remove(rp_source_topic(s));
     hub->stats.subscriptions++;
@@ -3738,7 +3748,7 @@ static void rp_reader_remove(rtpush_hub *hub, rp_reader *r, rp_sub *sub) {
     uint32_t at = sub->at;
     rp_entry_settle(s, &s->entries[at], &hub->stats.abandoned);
     s->entries[at] = s->entries[--s->count];
-    if (at < s->count) rp_reader_sub(s->entries[at].reader, s)->at = at;
+    if (at < s->count) rp_reader_sub(s->entries[at].reader, s)->at = at & RP_AT_MAX;
     *sub = r->subs[--r->count];
     rp_source_changed(s);
     hub->stats.subscriptions--;
@@ -3849,7 +3859,7 @@ static void rp_hub_trim_topics(rtpush_hub *hub) {
             later = t;
         } else if (t->count && t->keep.ms >= 0) {
             uint64_t due = rp_topic_at(t, 0)->born_ms + (uint64_t)t->keep.ms;
-            if (!rp_timer_is_armed(&t->expiry)) rp_timer_start(&hub->wheel, &t->expiry, due);
+            if (!rp_timer_is_armed(&t->expiry) || t->expiry.due > due) rp_timer_start(&hub->wheel, &t->expiry, due);
         } else {
             rp_source_release(hub, &t->source);
         }
@@ -4002,7 +4012,8 @@ static bool rp_msg_is_recent(const rp_msg *m, uint32_t n, uint64_t head) {
     return later < n;
 }
 
-// Invariant 7: some subscription that matches is before it, and none has brought it. `only`: as if the reader had this subscription alone to bring it (a replay).
+// Invariant 7: some subscription that matches is before it, and none has brought it. With `-N` only the last ones of
+// what was before it began. `only`: as if the reader had this subscription alone to bring it (a replay).
 static bool rp_reader_takes(const rp_reader *r, const rp_msg *m, const rp_source *only) {
     bool takes = false;
     for (uint16_t i = 0; i < r->count; i++) {
@@ -4011,16 +4022,21 @@ static bool rp_reader_takes(const rp_reader *r, const rp_msg *m, const rp_source
         if (rp_sub_entry(&r->subs[i])->pos >= m->seq) {
             if (m->seq > r->subs[i].start && !RTPUSH_BREAK(7)) return false; // it brought it
         } else if (!only || only == s) {
-            takes = true;
+            bool is_all = only || r->subs[i].is_late || !r->last_n || m->seq > r->began;
+            takes |= is_all || rp_msg_is_recent(m, r->last_n, r->began);
         }
     }
     return takes;
 }
 
-// What was before it began: no ephemeral message, and with `-N` only the last ones.
-static bool rp_reader_wants(const rp_reader *r, const rp_msg *m) {
-    if (m->seq > r->began) return true;
-    return !m->is_ephemeral && (!r->last_n || rp_msg_is_recent(m, r->last_n, r->began));
+// No ephemeral message of before it began.
+static bool rp_reader_wants(const rp_reader *r, const rp_msg *m) { return m->seq > r->began || !m->is_ephemeral; }
+
+// Up to where a subscription has everything. A level reader's entries are not moved by what other sources get: it had
+// all that was before this source became dirty, which its position need not say.
+static uint64_t rp_sub_pos(const rp_reader *r, const rp_sub *sub) {
+    uint64_t pos = rp_sub_entry(sub)->pos;
+    return r->is_level && pos < sub->source->last ? RP_MAX(pos, sub->source->fresh) : pos;
 }
 
 // A walk over what is held for a reader, in the order of seq: over the rings of its topics, or, with a pattern, the spine.
@@ -4031,26 +4047,12 @@ typedef struct rp_scan {
     uint32_t at, next[RP_SCAN_TOPICS];
 } rp_scan;
 
-// Up to where a subscription has everything. A level reader's entries are not moved by what other sources get: it had
-// all that was before this source became dirty, which its position need not say.
-static uint64_t rp_sub_pos(const rp_reader *r, const rp_sub *sub) {
-    const rp_source *s = sub->source;
-    return RP_MAX(rp_sub_entry(sub)->pos, r->is_level ? (s->is_dirty ? s->fresh : RP_MAX(s->last, s->evicted)) : 0);
-}
-
-// No longer level: from now on its positions say where it is.
-static void rp_reader_unlevel(rp_reader *r) {
-    for (uint16_t i = 0; i < r->count && r->is_level; i++) rp_sub_entry(&r->subs[i])->pos = rp_sub_pos(r, &r->subs[i]);
-    r->is_level = false;
-}
-
 // The position behind which the spine has all it may be behind on.
 static uint64_t rp_reader_from(const rp_reader *r) {
     uint64_t from = UINT64_MAX;
     for (uint16_t i = 0; i < r->count; i++) {
-        const rp_source *s = r->subs[i].source;
         uint64_t pos = rp_sub_pos(r, &r->subs[i]);
-        if (pos < s->last) from = RP_MIN(from, pos);
+        if (pos < r->subs[i].source->last) from = RP_MIN(from, pos);
     }
     return from;
 }
@@ -4102,12 +4104,30 @@ static bool rp_reader_is_behind(const rp_reader *r) {
     return false;
 }
 
-// What it would resume with: the least position it is behind at, the head when it is behind at none.
-static uint64_t rp_reader_cursor(const rtpush_hub *hub, const rp_reader *r) {
+// Writes down where it is: what it is not behind on it has up to the head.
+static void rp_reader_settle(rtpush_hub *hub, rp_reader *r) {
+    for (uint16_t i = 0; i < r->count; i++) {
+        rp_entry *e = rp_sub_entry(&r->subs[i]);
+        e->pos = e->pos < r->subs[i].source->last ? rp_sub_pos(r, &r->subs[i]) : RP_MAX(e->pos, hub->log.head);
+    }
+    for (rp_replay *job = r->replays; job; job = job->next)
+        if (job->mark >= job->source->last) job->mark = RP_MAX(job->mark, hub->log.head);
+}
+
+// No longer level: from now on its entries say where it is.
+static void rp_reader_unlevel(rtpush_hub *hub, rp_reader *r) {
+    if (r->is_level) rp_reader_settle(hub, r);
+    r->is_level = false;
+}
+
+// What it would resume with: the least position it is behind at, the head when it is behind at none. It is told to the
+// client, so it is written down, too: a cursor never goes back.
+static uint64_t rp_reader_cursor(rtpush_hub *hub, rp_reader *r) {
     uint64_t least = UINT64_MAX;
+    rp_reader_settle(hub, r);
     for (uint16_t i = 0; i < r->count; i++) {
         const rp_source *s = r->subs[i].source;
-        uint64_t pos = rp_sub_pos(r, &r->subs[i]);
+        uint64_t pos = rp_sub_entry(&r->subs[i])->pos;
         for (const rp_replay *job = r->replays; job; job = job->next)
             if (job->source == s) pos = RP_MAX(pos, job->mark); // what is replayed does not move the cursor
         if (pos < s->last) least = RP_MIN(least, pos);
@@ -4198,13 +4218,17 @@ static uint64_t rp_start_verdict(rtpush_hub *hub, const rp_start *start, uint64_
 }
 
 // Puts a subscription where it starts.
-static void rp_reader_place(rtpush_hub *hub, rp_reader *r, rp_sub *sub, const rp_start *start, uint64_t pos) {
+static void rp_reader_place(rtpush_hub *hub, rp_reader *r, rp_sub *sub, const rp_start *start, uint64_t pos, const rp_gap *gap) {
     const rp_source *s = sub->source;
+    sub->told = gap->is_told ? gap->to : rp_source_lost(s);
+    sub->is_dark = start->kind == RP_START_EARLIEST || start->kind == RP_START_LAST;
+    sub->seen = s->lost;
     if (start->kind == RP_START_LAST) pos = rp_source_before_last(hub, s, (uint32_t)RP_MIN(start->seq, (uint64_t)UINT32_MAX));
     if (!s->is_pattern) pos = RP_MAX(pos, rp_source_lost(s));
+    if (pos >= s->last) pos = RP_MAX(pos, hub->log.head);
     sub->start = pos;
     if (pos < hub->log.head) {
-        rp_reader_unlevel(r);
+        rp_reader_unlevel(hub, r);
         rp_entry_rewind(hub, s, rp_sub_entry(sub), pos);
     } else {
         rp_sub_entry(sub)->pos = pos;
@@ -4217,12 +4241,11 @@ static void rp_reader_start(rtpush_hub *hub, rp_reader *r, const rp_start *start
     for (uint16_t i = 0; i < r->count; i++) lost = RP_MAX(lost, rp_source_lost(r->subs[i].source));
     uint64_t pos = rp_start_verdict(hub, start, lost, gap);
     r->began = hub->log.head;
-    r->told = lost;
     r->is_level = true;
     r->ahead = pos > hub->log.head ? pos : 0;
     r->ahead_until = hub->wheel.now + RP_AHEAD_MS;
     if (start->kind == RP_START_LAST) r->last_n = (uint32_t)RP_MIN(start->seq, (uint64_t)UINT32_MAX);
-    for (uint16_t i = 0; i < r->count; i++) rp_reader_place(hub, r, &r->subs[i], start, pos);
+    for (uint16_t i = 0; i < r->count; i++) rp_reader_place(hub, r, &r->subs[i], start, pos, gap);
     gap->start = start->kind >= RP_START_SEQ ? pos : rp_reader_cursor(hub, r);
     if (!r->is_level) rp_hub_again(hub, r);
 }
@@ -4236,18 +4259,18 @@ static int rp_reader_join(rtpush_hub *hub, rp_reader *r, rp_source *s, const rp_
     *replay = NULL;
     if (is_back && !(job = (rp_replay *)rp_mem_get(&hub->mem, sizeof *job + extra))) return RTPUSH_E_MEMORY;
     if (!rp_reader_add(hub, r, s, hub->log.head)) { rp_mem_free(&hub->mem, job); return RTPUSH_E_MEMORY; }
-    rp_reader_place(hub, r, rp_reader_sub(r, s), start, pos);
+    rp_reader_place(hub, r, rp_reader_sub(r, s), start, pos, gap);
+    rp_reader_sub(r, s)->is_late = true;
     if (!r->is_level) rp_hub_again(hub, r);
     if (pos > hub->log.head) r->ahead = RP_MAX(r->ahead, pos), r->ahead_until = hub->wheel.now + RP_AHEAD_MS;
     if (!job) return RTPUSH_OK;
     job->source = s;
     job->mark = mark;
     job->size = (uint32_t)extra;
-    job->told = rp_source_lost(s);
     job->last_n = start->kind == RP_START_LAST ? (uint32_t)RP_MIN(start->seq, (uint64_t)UINT32_MAX) : 0;
     while (*end) end = &(*end)->next;
     *end = *replay = job;
-    rp_reader_unlevel(r);
+    rp_reader_unlevel(hub, r);
     rp_hub_again(hub, r);
     return RTPUSH_OK;
 }
@@ -4284,18 +4307,28 @@ static bool rp_reader_lost(rtpush_hub *hub, rp_reader *r, const rp_source *s) {
     } else {
         gap.to = s->evicted;
     }
-    r->told = RP_MAX(r->told, gap.to);
+    for (uint16_t i = 0; i < r->count; i++) {
+        r->subs[i].told = RP_MAX(r->subs[i].told, gap.to);
+        r->subs[i].is_dark = false;
+    }
     hub->stats.gaps++;
     r->wire->gap(hub, r, &gap);
     return true;
 }
 
+// Has it lost messages of this source that it was not told of? Below `told` the mark cannot say so: there a loss since
+// it began is enough.
+static bool rp_sub_is_gone(const rp_reader *r, const rp_sub *sub) {
+    const rp_source *s = sub->source;
+    uint64_t pos = rp_sub_pos(r, sub);
+    if (pos >= s->last) return false; // it has everything: the mark is of what was before it, or of the floor
+    return RP_MAX(pos, sub->told) < s->evicted || (sub->is_dark && pos < sub->told && sub->seen != s->lost);
+}
+
 // The first source of which it has lost messages it was not told of; NULL: none.
 static const rp_source *rp_reader_gone(const rp_reader *r) {
-    for (uint16_t i = 0; i < r->count; i++) {
-        const rp_source *s = r->subs[i].source;
-        if (RP_MAX(rp_sub_pos(r, &r->subs[i]), r->told) < s->evicted) return s;
-    }
+    for (uint16_t i = 0; i < r->count; i++)
+        if (rp_sub_is_gone(r, &r->subs[i])) return r->subs[i].source;
     return NULL;
 }
 
@@ -4361,8 +4394,8 @@ static void rp_reader_fill_shared(rtpush_hub *hub, rp_reader *r) {
     if (n < 0) return;
     size_t left = (size_t)n;
     for (int i = 0; i < messages && (left || !r->is_blocked); i++) rp_reader_advance(hub, r, taken[i], &left);
-    if (r->is_blocked) rp_reader_unlevel(r);
-    else if (m) rp_reader_unlevel(r), rp_hub_again(hub, r);
+    if (r->is_blocked) rp_reader_unlevel(hub, r);
+    else if (m) rp_reader_unlevel(hub, r), rp_hub_again(hub, r);
     else rp_reader_level(hub, r);
 }
 
@@ -4376,7 +4409,7 @@ static void rp_reader_fill_own(rtpush_hub *hub, rp_reader *r) {
         if (!r->wire->put(hub, r, m, false)) break;
         rp_reader_took(hub, r, m, true);
     }
-    if (m) rp_reader_unlevel(r);
+    if (m) rp_reader_unlevel(hub, r);
     else rp_reader_level(hub, r);
     if (r->wire->write(hub, r, NULL, 0, 0) == 0 && m && !r->is_blocked) rp_hub_again(hub, r);
 }
@@ -4387,8 +4420,7 @@ static bool rp_reader_replay(rtpush_hub *hub, rp_reader *r) {
     rp_source *s = job->source;
     rp_entry *e = rp_sub_entry(rp_reader_sub(r, s));
     int messages = 0;
-    if (RP_MAX(e->pos, job->told) < s->evicted) {
-        job->told = s->evicted;
+    if (rp_sub_is_gone(r, rp_reader_sub(r, s))) {
         if (!rp_reader_lost(hub, r, s) || !r->replays) return true;
     }
     for (uint32_t i = rp_log_after(&hub->log, e->pos); i < hub->log.spine_end && hub->log.spine[i].seq <= job->mark; i++) {
@@ -4408,6 +4440,7 @@ static bool rp_reader_replay(rtpush_hub *hub, rp_reader *r) {
 
 static void rp_reader_fill(rtpush_hub *hub, rp_reader *r) {
     const rp_source *gone;
+    rp_reader_settle(hub, r);
     while (r->replays && !r->is_blocked)
         if (!rp_reader_replay(hub, r)) { // more to do, or no room
             if (r->wire->write(hub, r, NULL, 0, 0) == 0 && !r->is_blocked) rp_hub_again(hub, r);
@@ -4450,7 +4483,7 @@ static const rp_run *rp_hub_run(rtpush_hub *hub, rp_topic *t, uint64_t pos, int 
 
 // A write that took only a part of a run.
 static void rp_reader_part(rtpush_hub *hub, rp_reader *r, const rp_topic *t, size_t taken) {
-    rp_reader_unlevel(r);
+    rp_reader_unlevel(hub, r);
     for (uint32_t i = rp_topic_after(t, rp_sub_entry(r->subs)->pos); taken && i < t->count; i++)
         rp_reader_advance(hub, r, rp_topic_at(t, i), &taken);
 }
@@ -4477,7 +4510,7 @@ static void rp_reader_turn(rtpush_hub *hub, rp_reader *r, rp_source *s) {
     bool is_simple = r->count == 1 && !s->is_pattern && !r->replays && r->wire->spelling >= 0;
     const rp_entry *e = rp_sub_entry(r->subs);
     if (r->wire->answer) r->wire->answer(hub, r);
-    else if (is_simple && e->pos >= r->began && RP_MAX(rp_sub_pos(r, r->subs), r->told) >= s->evicted) rp_reader_one(hub, r, rp_source_topic(s));
+    else if (is_simple && e->pos >= r->began && RP_MAX(rp_sub_pos(r, r->subs), r->subs->told) >= s->evicted) rp_reader_one(hub, r, rp_source_topic(s));
     else rp_reader_fill(hub, r);
 }
 
@@ -4490,7 +4523,7 @@ static bool rp_source_walk(rtpush_hub *hub, rp_source *s) {
             s->at = (s->at && s->at <= s->count ? s->at : s->count) - 1;
             s->left--;
             rp_entry *e = &s->entries[s->at];
-            if (e->reader->is_blocked) rp_reader_unlevel(e->reader); // what it is passed over for is before the next mark
+            if (e->reader->is_blocked) rp_reader_unlevel(hub, e->reader); // what it is passed over for is before the next mark
             else if (e->pos >= s->last && e->done != s->total) rp_entry_settle(s, e, &hub->stats.skipped); // it was ahead
             if (e->reader->is_blocked || e->pos >= s->last) continue;
             hub->budget--;
@@ -6391,7 +6424,7 @@ static void rp_poll_answer_init(rp_poll_answer *answer, const rp_gap *gap) {
 }
 
 // What a poll has lost since it began: it is told, whatever the policy.
-static void rp_poll_gap(rtpush_hub *hub, const rp_reader *r, rp_gap *gap) {
+static void rp_poll_gap(rtpush_hub *hub, rp_reader *r, rp_gap *gap) {
     const rp_source *gone = rp_reader_gone(r);
     if (!gone || gap->is_told) return;
     gap->is_told = true;
@@ -6585,7 +6618,7 @@ static int rp_open_reader(rtpush_hub *hub, rp_conn *c, const rp_wire *wire, cons
     int code = RTPUSH_OK;
     if (!session) return RTPUSH_E_MEMORY;
     r->wire = wire;
-    r->told = r->began = r->ahead = 0;
+    r->began = r->ahead = 0;
     r->last_n = 0;
     r->is_level = true;
     rp_conn_attach(hub, c, session, wire->transport);
@@ -6662,15 +6695,13 @@ static void rp_open_give_up_ahead(rtpush_hub *hub, rp_conn *c, rp_gap *gap) {
     memset(&start, 0, sizeof start);
     memset(gap, 0, sizeof *gap);
     start.kind = RP_START_EARLIEST;
-    for (uint16_t i = 0; i < r->count; i++) {
-        if (rp_sub_entry(&r->subs[i])->pos <= hub->log.head) continue;
-        gap->to = RP_MAX(gap->to, rp_source_lost(r->subs[i].source));
-        rp_reader_place(hub, r, &r->subs[i], &start, 0);
-    }
     gap->is_told = true;
+    for (uint16_t i = 0; i < r->count; i++)
+        if (rp_sub_entry(&r->subs[i])->pos > hub->log.head) gap->to = RP_MAX(gap->to, rp_source_lost(r->subs[i].source));
+    for (uint16_t i = 0; i < r->count; i++)
+        if (rp_sub_entry(&r->subs[i])->pos > hub->log.head) rp_reader_place(hub, r, &r->subs[i], &start, 0, gap);
     gap->reason = "epoch";
     rp_cursor_write(gap->from, hub->log.epoch, r->ahead);
-    r->told = RP_MAX(r->told, gap->to);
     r->ahead = 0;
     hub->stats.gaps++;
     rp_hub_again(hub, r);
@@ -8596,7 +8627,8 @@ static void rp_restart_conn(rtpush_hub *hub, rp_conn *c, const char *epoch, uint
     memset(&gap, 0, sizeof gap);
     while (r->replays) rp_replay_drop(hub, r);
     r->ahead = 0;
-    r->told = r->began = hub->log.head;
+    r->began = hub->log.head;
+    for (uint16_t i = 0; i < r->count; i++) r->subs[i].told = hub->log.head;
     gap.is_told = true;
     gap.to = hub->log.head;
     gap.reason = "epoch";
@@ -8736,9 +8768,10 @@ RTPUSH_DEF int rtpush_info(rtpush_hub *hub, rtpush_session handle, rtpush_sessio
     info->transport = session->transport;
     info->user = session->user;
     info->cursor = hub->log.head;
-    for (const rp_conn *c = session->conns; c; c = c->next) {
+    for (rp_conn *c = session->conns; c; c = c->next) {
+        uint64_t cursor = rp_reader_cursor(hub, &c->reader);
         info->peer = c->peer;
-        info->cursor = RP_MIN(info->cursor, rp_reader_cursor(hub, &c->reader));
+        info->cursor = RP_MIN(info->cursor, cursor);
         info->lag += rp_reader_lag(&c->reader);
         info->topics += c->reader.count;
         info->own_bytes += rp_conn_own_size(c);

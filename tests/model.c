@@ -1112,6 +1112,13 @@ static bool is_among_last(int at, uint64_t n) {
     return younger < n;
 }
 
+// Up to where a subscription that was told of no gap when it began may be told of one: where the mark of its source
+// speaks of messages that it has, or, with `-N` of a pattern, did not ask for.
+static uint64_t dark_of(unsigned source, const rp_start *start, uint64_t lost) {
+    if (start->kind == RP_START_LAST && source >= NAMES) return w.hub->log.head;
+    return start->kind == RP_START_LAST || start->kind == RP_START_EARLIEST ? RP_MAX(lost, w.floor) : 0;
+}
+
 static const char *choose_start(const client *c) {
     static char text[64];
     uint64_t head = w.hub->log.head, seq = below((unsigned)head + 1);
@@ -1175,9 +1182,8 @@ static void expect(client *c, const rp_start *start, const verdict *v, const rp_
         a->want = n->is_cleared ? MAY : MUST;
     }
     for (unsigned k = 0; k < SUBS; k++) {
-        bool is_dark = start->kind == RP_START_EARLIEST || start->kind == RP_START_LAST;
         c->subs[k].told = c->subs[k].said = gap->is_told ? gap->to : 0;
-        c->subs[k].dark = is_dark ? RP_MAX(v->lost, w.floor) : 0;
+        c->subs[k].dark = dark_of(c->subs[k].source, start, v->lost);
         c->subs[k].since = start->kind == RP_START_LAST ? w.hub->log.head : v->pos;
     }
     c->checked = 0;
@@ -1308,7 +1314,7 @@ static void join(client *c) {
     c->subs[at].from = 0;
     c->subs[at].told = c->subs[at].said = gap.is_told ? gap.to : 0;
     c->subs[at].since = start.kind == RP_START_LAST ? w.hub->log.head : v.pos;
-    c->subs[at].dark = start.kind == RP_START_EARLIEST || start.kind == RP_START_LAST ? RP_MAX(v.lost, w.floor) : 0;
+    c->subs[at].dark = dark_of(source, &start, v.lost);
     for (int i = 0; i < w.note_count; i++) {
         const note *n = &w.notes[i];
         bool is_late = n->seq <= mark, is_other = false, is_passed = false, is_sure = !n->is_cleared && n->seq > v.pos && !n->is_ephemeral;
@@ -1321,7 +1327,8 @@ static void join(client *c) {
             is_passed |= c->subs[k].since < n->seq;
         }
         if (!is_late) {
-            if (is_sure || !is_due(a)) a->subs = (uint8_t)((is_due(a) ? a->subs : 0) | 1u << at);
+            bool is_wanted = is_due(a) || (n->is_cleared && a->want == MAY && !a->is_done); // by the others
+            if (is_sure || !is_due(a)) a->subs = (uint8_t)((is_wanted ? a->subs : 0) | 1u << at);
             if (!is_due(a)) a->want = is_sure ? MUST : MAY, a->is_done = false;
         } else if (!is_passed || n->is_cleared) { // PROTOCOL §3: what one of its subscriptions has passed, another does not bring again
             if (!is_sure && start.kind == RP_START_LAST && mark == hub->log.head && !n->is_cleared) continue; // exactly those
