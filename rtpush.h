@@ -235,7 +235,7 @@ extern "C" {
     X(E_IN_USE, "the address is in use")                                                            \
     X(E_SYSTEM, "a system call failed")                                                             \
     X(E_BACKEND, "no such back-end here: epoll, kqueue or poll (desc.backend_name)")                \
-    X(E_HEADER, "a header or reason with CR, LF or NUL in it")                                      \
+    X(E_HEADER, "a header with CR, LF or NUL in it")                                                \
     X(E_STATE, "not possible in this state")
 
 enum rtpush_code {
@@ -370,7 +370,7 @@ typedef struct rtpush_bus {
     const char *name;
     int (*open)(void *user, rtpush_hub *hub); // may call rtpush_bus_start and rtpush_bus_deliver; 0 or a code
     int (*append)(void *user, rtpush_hub *hub, const rtpush_publication *what, uint64_t ticket); // copies; 0 or a code
-    void (*close)(void *user, rtpush_hub *hub);
+    void (*close)(void *user, rtpush_hub *hub); // also when open has failed
     void *user;
 } rtpush_bus;
 
@@ -399,7 +399,8 @@ typedef struct rtpush_desc {
     int (*on_publish)(rtpush_hub *hub, rtpush_session from, rtpush_publication *what, void *user);
     // Another path than the library's. Answer by rtpush_reply and return true; false is a 404.
     bool (*on_request)(rtpush_hub *hub, rtpush_request *request, void *user);
-    // Who is it? RTPUSH_OK, RTPUSH_E_UNAUTHORIZED (401, 4001) or RTPUSH_E_FORBIDDEN (403, 4003).
+    // Who is it? RTPUSH_OK, RTPUSH_E_UNAUTHORIZED (401, 4001) or RTPUSH_E_FORBIDDEN (403, 4003). Asked for what is
+    // below the mount; not for on_request's paths, /healthz and /metrics.
     int (*on_login)(rtpush_hub *hub, rtpush_login *login, void *user);
     // May this identity do this with this topic or pattern? Without the hook: read all but foreign @user/…, and
     // publish and delete as desc.publish says. With it, @ names other than one's own @user/NAME need its yes.
@@ -484,7 +485,8 @@ RTPUSH_DEF int rtpush_run(rtpush_hub *hub);
 // Makes rtpush_run return. Any thread, and signal handlers.
 RTPUSH_DEF void rtpush_stop(rtpush_hub *hub);
 // For a host's own loop: poll this for reading and call rtpush_step(hub, 0) when it is ready or when
-// rtpush_timeout has passed. -1: the back-end has none (poll), call rtpush_step at least that often.
+// rtpush_timeout has passed. -1: the back-end has none (poll); call rtpush_step every few ms, for nothing tells you
+// that a socket is ready.
 RTPUSH_DEF int rtpush_fd(rtpush_hub *hub);
 // Milliseconds until rtpush_step has something to do by itself; 0 now, -1 never.
 RTPUSH_DEF int rtpush_timeout(rtpush_hub *hub);
@@ -585,12 +587,13 @@ RTPUSH_DEF int rtpush_reply(rtpush_request *request, int status, const char *hea
 RTPUSH_DEF rtpush_stream rtpush_reply_begin(rtpush_request *request, int status, const char *headers);
 RTPUSH_DEF int rtpush_stream_write(rtpush_hub *hub, rtpush_stream stream, const void *data, size_t size);
 RTPUSH_DEF int rtpush_stream_end(rtpush_hub *hub, rtpush_stream stream);
-// A regular file below the folder root; `path` relative to it, no .. and no link is followed. 404 where there
-// is none. type: the Content-Type, NULL guesses by the name's end.
+// A regular file below the folder root; `path` relative to it; no name in it that begins with a dot and no link is
+// followed. 404 where there is none. type: the Content-Type, NULL guesses by the name's end.
 RTPUSH_DEF int rtpush_reply_file(rtpush_request *request, const char *root, const char *path, const char *type);
 
 // An upgrade request (RFC 6455 §4.2.1) outside the mount becomes a raw WebSocket without topics: its frames come to
-// on_message with topic "", and rtpush_send answers. 0, or a code: answer it otherwise. The session is in *session.
+// on_message with topic "", and rtpush_send answers. 0: the session is in *session. RTPUSH_E_TRANSPORT: it asks for no
+// upgrade, answer it otherwise. Another code: it is refused and answered (§4.2.2, its origin, no room).
 RTPUSH_DEF int rtpush_accept_websocket(rtpush_request *request, rtpush_session *session);
 
 // --- timers ---
@@ -807,7 +810,7 @@ static rtpush_slice rp_slice(const void *data, size_t size) {
     return s;
 }
 
-static rtpush_slice rp_slice_of(const char *text) { return rp_slice(text, strlen(text)); }
+static rtpush_slice rp_slice_of(const char *text) { return rp_slice(text, text ? strlen(text) : 0); }
 
 static char rp_lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c; }
 
@@ -6374,7 +6377,7 @@ static bool rp_poll_share(rtpush_hub *hub, rp_conn *c, const rp_poll_answer *ans
 
 // Ends the poll: the request is answered, the reader leaves.
 static void rp_poll_end(rtpush_hub *hub, rp_conn *c) {
-    c->code = 1000;
+    if (!c->code) c->code = 1000;
     rp_conn_leave(hub, c);
     c->code = 0;
     c->due = 0;
@@ -8593,7 +8596,7 @@ RTPUSH_DEF int rtpush_publish(rtpush_hub *hub, const char *topic, const void *da
 
 RTPUSH_DEF int rtpush_publish_user(rtpush_hub *hub, const char *name, const void *data, size_t size) {
     char topic[RP_TOPIC_MAX + 1];
-    int n = snprintf(topic, sizeof topic, "@user/%s", name);
+    int n = snprintf(topic, sizeof topic, "@user/%s", name ? name : "");
     return n < 0 || (size_t)n >= sizeof topic ? rp_hub_error(hub, RTPUSH_E_TOPIC, NULL) : rtpush_publish(hub, topic, data, size);
 }
 
@@ -8664,7 +8667,7 @@ RTPUSH_DEF int rtpush_bus_start(rtpush_hub *hub, const char *epoch, uint64_t flo
 // --- topics ---
 
 RTPUSH_DEF int rtpush_configure(rtpush_hub *hub, const char *pattern, const rtpush_topic_desc *desc) {
-    size_t size = strlen(pattern);
+    size_t size = rp_slice_of(pattern).size;
     if (!rtpush_is_topic(pattern, size, true)) return rp_hub_error(hub, RTPUSH_E_TOPIC, pattern);
     rp_rule *rule = (rp_rule *)rp_mem_get(&hub->mem, sizeof *rule + size);
     if (!rule) return rp_hub_error(hub, RTPUSH_E_MEMORY, NULL);
@@ -8704,6 +8707,7 @@ RTPUSH_DEF int rtpush_subscribe(rtpush_hub *hub, rtpush_session handle, const ch
 RTPUSH_DEF int rtpush_unsubscribe(rtpush_hub *hub, rtpush_session handle, const char *topic) {
     rp_conn *c = rp_session_stream(hub, handle);
     if (!c) return rp_session_find(hub, handle) ? RTPUSH_E_TRANSPORT : RTPUSH_E_GONE;
+    if (!rtpush_is_topic(topic, rp_slice_of(topic).size, true)) return RTPUSH_E_TOPIC;
     rp_conn_unsubscribe(hub, c, rp_slice_of(topic));
     return RTPUSH_OK;
 }
@@ -8752,7 +8756,7 @@ RTPUSH_DEF size_t rtpush_presence(rtpush_hub *hub, const char *topic, bool (*eac
 RTPUSH_DEF int rtpush_clear(rtpush_hub *hub, const char *topic) {
     rp_topic *t = rp_hub_find_topic(hub, rp_slice_of(topic));
     if (t) rp_hub_clear(hub, t);
-    return rtpush_is_topic(topic, strlen(topic), false) ? RTPUSH_OK : RTPUSH_E_TOPIC;
+    return rtpush_is_topic(topic, rp_slice_of(topic).size, false) ? RTPUSH_OK : RTPUSH_E_TOPIC;
 }
 
 RTPUSH_DEF size_t rtpush_subscribers(rtpush_hub *hub, const char *topic) { return rp_hub_subscribers(hub, rp_slice_of(topic)); }
@@ -8826,7 +8830,7 @@ RTPUSH_DEF size_t rtpush_each(rtpush_hub *hub, bool (*each)(rtpush_hub *hub, rtp
 
 RTPUSH_DEF size_t rtpush_kick(rtpush_hub *hub, const char *identity, int code, const char *reason) {
     size_t count = 0;
-    for (uint32_t i = 0; i < rp_slab_end(&hub->people->sessions); i++) {
+    for (uint32_t i = 0; identity && i < rp_slab_end(&hub->people->sessions); i++) {
         rp_slot *slot = rp_slab_at(&hub->people->sessions, i);
         rp_session *session = (rp_session *)(void *)slot;
         if (!(slot->generation & 1) || strcmp(rp_session_identity(session), identity)) continue;

@@ -1182,6 +1182,39 @@ static void login_by_header_cookie_query_and_first_message(void) {
     finish();
 }
 
+static void an_expired_login_of_a_parked_poll_is_the_reason_of_its_close(void) {
+    if (!start_with_login()) return;
+    login_ms = 5000;
+    client *poll = open_poll("/live/t?wait=20&token=ok-d", NULL);
+    skip(5500);
+    EXPECT_END(poll);
+    hang_up(poll);
+    skip(60000); // it lingers
+    CHECK_INT(seen.closes, 1);
+    CHECK_INT(code_of(seen.last), 4001);
+    finish();
+}
+
+static void a_name_that_is_null_is_an_error(void) {
+    if (!start_with_login()) return;
+    rtpush_topic_desc desc;
+    memset(&desc, 0, sizeof desc);
+    client *raw = open_raw("/live/t?token=ok-a", NULL);
+    CHECK_INT(rtpush_configure(hub, NULL, &desc), RTPUSH_E_TOPIC);
+    CHECK_INT(rtpush_subscribe(hub, seen.last, NULL, NULL), RTPUSH_E_TOPIC);
+    CHECK_INT(rtpush_unsubscribe(hub, seen.last, NULL), RTPUSH_E_TOPIC);
+    CHECK_INT(rtpush_unsubscribe(hub, seen.last, "a//b"), RTPUSH_E_TOPIC);
+    CHECK_INT(rtpush_clear(hub, NULL), RTPUSH_E_TOPIC);
+    CHECK_INT(rtpush_publish(hub, NULL, "x", 1), RTPUSH_E_ARGUMENT);
+    CHECK_INT(rtpush_publish_user(hub, NULL, "x", 1), RTPUSH_E_TOPIC);
+    CHECK_INT(rtpush_history(hub, NULL, 0, NULL, NULL), 0);
+    CHECK_INT(rtpush_presence(hub, NULL, NULL, NULL), 0);
+    CHECK_INT(rtpush_subscribers(hub, NULL), 0);
+    CHECK_INT(rtpush_kick(hub, NULL, 4002, NULL), 0);
+    hang_up(raw);
+    finish();
+}
+
 static void an_expired_login_ends_the_stream_and_auth_renews_it(void) {
     if (!start_with_login()) return;
     login_ms = 5000;
@@ -2853,6 +2886,8 @@ int main(int argc, char **argv) {
     RUN(close_by_code_and_reason);
     RUN(one_open_and_one_close_over_linger_and_transports);
     RUN(login_by_header_cookie_query_and_first_message);
+    RUN(an_expired_login_of_a_parked_poll_is_the_reason_of_its_close);
+    RUN(a_name_that_is_null_is_an_error);
     RUN(an_expired_login_ends_the_stream_and_auth_renews_it);
     RUN(permission_per_topic_pattern_and_verb);
     RUN(without_on_allow_publish_off_and_foreign_users_are_refused);
