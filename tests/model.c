@@ -433,7 +433,10 @@ static size_t parse_own(client *c, const char *p, size_t n) {
     case 'm': got_payload(c, head.a, data, head.size); break;
     case 'r': got_replay(c, i, head.id); break;
     case 'g': got_gap(c, head.b, head.a, head.id, head.is_latest); break;
-    case 'a': got_ack(c, head.id); break;
+    case 'a':
+        got_cursor(c, head.a);
+        got_ack(c, head.id);
+        break;
     case 'h': got_cursor(c, head.a); break;
     case 'p': break;
     default: broke("reader %d got a broken frame of its own", c->number);
@@ -671,9 +674,8 @@ static void wire_close(rtpush_hub *hub, rp_reader *r, enum rp_closing why_closed
 
 static void wire_replayed(rtpush_hub *hub, rp_reader *r, const rp_replay *replay) {
     unsigned id;
-    (void)hub;
     memcpy(&id, replay + 1, sizeof id);
-    own_put(client_of(r), 'a', id, false, 0, 0, NULL, 0);
+    own_put(client_of(r), 'a', id, false, rp_reader_cursor(hub, r), 0, NULL, 0);
 }
 
 static void poll_answer(rtpush_hub *hub, client *c, bool is_due) {
@@ -1703,6 +1705,10 @@ static void on_signal(int number) {
     _exit(1);
 }
 
+// Lives that failed once, too rare for chance to find them again soon; they come after the others.
+static const uint64_t kept_seeds[] = {61198, 78586, 162524, 187140, 236605, 292781, 294029, 367194};
+enum { KEPT = sizeof kept_seeds / sizeof *kept_seeds };
+
 int main(int argc, char **argv) {
     uint64_t runs = 10000, first = 1, passed = 0, failed = 0;
     bool is_until = false;
@@ -1725,8 +1731,9 @@ int main(int argc, char **argv) {
     }
     struct timespec from, to;
     clock_gettime(CLOCK_MONOTONIC, &from);
-    for (uint64_t seed = first; seed < first + runs; seed++) {
-        seeds_so_far = seed - first + 1;
+    for (uint64_t i = 0, all = runs + (runs > 1 ? KEPT : 0); i < all; i++) {
+        uint64_t seed = i < runs ? first + i : kept_seeds[i - runs];
+        seeds_so_far = i + 1;
         if (live(seed)) continue;
         failed++;
         if (is_until) {
