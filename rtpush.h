@@ -68,6 +68,7 @@
 //     >>open          a reader begins
 //     >>envelope      what an rtpush.v1 client says
 //     >>route         what a request is
+//     >>script        the browser client, /rtpush.js
 //     >>stats         figures
 //     >>input         bytes in
 //     >>clock         deadlines, heartbeats, drain
@@ -410,6 +411,7 @@ typedef struct rtpush_desc {
     bool publish_off;    // clients may not publish or delete (unless on_allow says so)
     const char *origin;  // allowed origins, comma separated, exact; "*" all; NULL: the same host
     bool expose_off;     // no /healthz, /metrics, /stats
+    bool script_off;     // no /rtpush.js
 
     // HTTP
     int64_t head_max;          // 16 KiB: request line and headers; 431
@@ -508,7 +510,8 @@ RTPUSH_DEF int rtpush_publish(rtpush_hub *hub, const char *topic, const void *da
 RTPUSH_DEF int rtpush_publish_ex(rtpush_hub *hub, const rtpush_publication *what, uint64_t *ticket);
 // From any other thread; `data` is copied, and published in the hub's next turn.
 RTPUSH_DEF int rtpush_publish_async(rtpush_hub *hub, const char *topic, const void *data, size_t size);
-// Runs fn(hub, arg) on the hub's thread in its next turn. Any thread.
+// Runs fn(hub, arg) on the hub's thread in its next turn, or at last in rtpush_destroy. Any thread. RTPUSH_E_STATE:
+// the hub is being destroyed, and fn will not run.
 RTPUSH_DEF int rtpush_post(rtpush_hub *hub, void (*fn)(rtpush_hub *hub, void *arg), void *arg);
 // To one WebSocket, past the log. kind AUTO, TEXT or BINARY. RTPUSH_E_FULL: nothing was sent.
 RTPUSH_DEF int rtpush_send(rtpush_hub *hub, rtpush_session session, const void *data, size_t size, int kind);
@@ -4228,8 +4231,8 @@ static void rp_reader_place(rtpush_hub *hub, rp_reader *r, rp_sub *sub, const rp
     sub->seen = s->lost;
     if (start->kind == RP_START_LAST) pos = rp_source_before_last(hub, s, (uint32_t)RP_MIN(start->seq, (uint64_t)UINT32_MAX));
     if (!s->is_pattern) pos = RP_MAX(pos, rp_source_lost(s));
-    if (pos >= s->last) pos = RP_MAX(pos, hub->log.head);
     sub->start = pos;
+    if (pos >= s->last) pos = RP_MAX(pos, hub->log.head);
     if (pos < hub->log.head) {
         rp_reader_unlevel(hub, r);
         rp_entry_rewind(hub, s, rp_sub_entry(sub), pos);
@@ -4291,6 +4294,14 @@ static void rp_reader_part_from(rtpush_hub *hub, rp_reader *r, rp_sub *sub) {
 
 // --- losing ---
 
+// A gap has taken the place of what was to be replayed: whoever waits for the end of that hears of it.
+static void rp_reader_end_replays(rtpush_hub *hub, rp_reader *r) {
+    while (r->replays) {
+        if (r->wire->replayed) r->wire->replayed(hub, r, r->replays);
+        if (r->replays) rp_replay_drop(hub, r);
+    }
+}
+
 // What it still needs is gone (found when its turn comes): the policy of the source decides. false: it is closing.
 static bool rp_reader_lost(rtpush_hub *hub, rp_reader *r, const rp_source *s) {
     rp_gap gap;
@@ -4303,19 +4314,16 @@ static bool rp_reader_lost(rtpush_hub *hub, rp_reader *r, const rp_source *s) {
     gap.is_told = true;
     gap.reason = "evicted";
     rp_cursor_write(gap.from, hub->log.epoch, rp_reader_cursor(hub, r));
-    if (s->slow == RTPUSH_SLOW_LATEST) {
-        while (r->replays) rp_replay_drop(hub, r);
-        rp_reader_level(hub, r);
-        gap.to = hub->log.head;
-    } else {
-        gap.to = s->evicted;
-    }
+    bool is_latest = s->slow == RTPUSH_SLOW_LATEST;
+    if (is_latest) rp_reader_level(hub, r);
+    gap.to = is_latest ? hub->log.head : s->evicted;
     for (uint16_t i = 0; i < r->count; i++) {
         r->subs[i].told = RP_MAX(r->subs[i].told, gap.to);
         r->subs[i].is_dark = false;
     }
     hub->stats.gaps++;
     r->wire->gap(hub, r, &gap);
+    if (is_latest) rp_reader_end_replays(hub, r);
     return true;
 }
 
@@ -5487,6 +5495,7 @@ typedef struct rp_server {
     volatile int is_stopped; // set by any thread or signal handler
     rp_posted *posted;    // newest first; under the lock
     bool is_awake;        // a wake-up is under way
+    bool is_closed;       // nothing can be posted any more; under the lock
 #ifndef RTPUSH_NO_THREADS
     pthread_mutex_t lock;
 #endif
@@ -5916,7 +5925,14 @@ static void rp_reply_error(rtpush_hub *hub, rp_conn *c, int status, const char *
     rp_reply_whole(hub, c, status, "application/json", rp_slice_of(extra), rp_slice(body, (size_t)n));
 }
 
-// The same, after which nothing the peer sends can be understood.
+// true: another method was asked, and it is refused.
+static bool rp_reply_only_get(rtpush_hub *hub, rp_conn *c, const rtpush_head *head) {
+    if (rp_slice_equals(head->method, "GET") || c->is_head) return false;
+    rp_reply_error(hub, c, 405, "only GET and HEAD are answered here", "Allow: GET, HEAD\r\n");
+    return true;
+}
+
+// An error after which nothing the peer sends can be understood.
 static void rp_reply_refuse(rtpush_hub *hub, rp_conn *c, int status, const char *reason) {
     hub->stats.requests_bad++;
     c->keeps = false;
@@ -6351,7 +6367,7 @@ static void rp_server_forget_answer(rtpush_hub *hub) {
 // Everybody who is level at a topic gets the same answer in this circle: head and body in one block.
 static bool rp_poll_is_shared(const rp_conn *c) {
     const rp_reader *r = &c->reader;
-    return r->count == 1 && !r->subs[0].source->is_pattern && c->is_http11 && c->keeps && !c->text && rp_sub_entry(r->subs)->pos >= r->began && !r->rest.block;
+    return r->count == 1 && !r->subs[0].source->is_pattern && c->is_http11 && c->keeps && !c->is_head && !c->text && rp_sub_entry(r->subs)->pos >= r->began && !r->rest.block;
 }
 
 static bool rp_poll_share(rtpush_hub *hub, rp_conn *c, const rp_poll_answer *answer, const rp_source *s, uint64_t pos) {
@@ -6428,11 +6444,12 @@ static void rp_poll_answer_init(rp_poll_answer *answer, const rp_gap *gap) {
 
 // What a poll has lost since it began: it is told, whatever the policy.
 static void rp_poll_gap(rtpush_hub *hub, rp_reader *r, rp_gap *gap) {
-    const rp_source *gone = rp_reader_gone(r);
-    if (!gone || gap->is_told) return;
+    if (!rp_reader_gone(r)) return;
+    for (uint16_t i = 0; i < r->count; i++)
+        if (rp_sub_is_gone(r, &r->subs[i])) gap->to = RP_MAX(gap->to, r->subs[i].source->evicted);
+    if (gap->is_told) return; // it began with one: that goes further now
     gap->is_told = true;
     gap->reason = "evicted";
-    gap->to = gone->evicted;
     rp_cursor_write(gap->from, hub->log.epoch, rp_reader_cursor(hub, r));
     hub->stats.gaps++;
 }
@@ -6675,7 +6692,7 @@ static int rp_open_join(rtpush_hub *hub, rp_conn *c, rtpush_slice name, const rp
     if (!s->is_pattern && rp_source_topic(s)->has_presence && c->session) rp_session_attend(hub, c->session, name);
     if (gap.is_told) rp_open_gap(hub, c, &gap, text);
     if (rp_conn_is_live(c) && rp_push_is_presence(name, &topic)) rp_push_presence(hub, c, name, rp_reader_cursor(hub, r));
-    if (!replay && c->reader.wire == &rp_wire_envelope) rp_envelope_ack(hub, c, ref, "cursor", rp_sub_entry(rp_reader_sub(r, s))->pos);
+    if (!replay && c->reader.wire == &rp_wire_envelope) rp_envelope_ack(hub, c, ref, "cursor", rp_reader_sub(r, s)->start);
     return RTPUSH_OK;
 }
 
@@ -7402,6 +7419,994 @@ static void rp_route_mount(rtpush_request *request) {
 #endif // RP_SERVER
 
 // ============================================================================
+// >>script  the browser client, as tools/rtpush.js has it  (uses: reply)
+//
+// tools/embed.sh writes it: edit the file, not this.
+// ============================================================================
+#ifdef RP_SERVER
+// <script>
+static const char rp_script_tag[] = "\"3776612306-34903\"";
+static const char *const rp_script[] = {
+    "// rtpush.js: the browser client of rtpush. Public domain (UNLICENSE). ES2017. Options: rtpush.d.ts.\n",
+    "//\n",
+    "//   <script src=\"/rtpush.js\"></script> or import \"/rtpush.js\"     sets the global `rtpush`; CommonJS: require\n",
+    "//   const live = rtpush(\"/live\"), off = live.subscribe(\"chat/general\", m => show(m.data), { since: \"-20\" });\n",
+    "//\n",
+    "// One cursor serves all topics and transports. A browser opens six HTTP/1.1 connections to a host: more streams or\n",
+    "// held polls would freeze the site. So tabs share one (Web Lock, BroadcastChannel). Tabs that do not (plain http:, old\n",
+    "// browsers, `token` without `share`) use WebSocket, which is not among the six, or short polls.\n",
+    "(function (root) {\n",
+    "\"use strict\";\n",
+    "\n",
+    "const DEFAULTS = {\n",
+    "  transports: [\"websocket\", \"sse\", \"longpoll\", \"shortpoll\"],\n",
+    "  WebSocket: root.WebSocket,\n",
+    "  fetch: (url, init) => root.fetch(url, init),\n",
+    "  locks: root.navigator && root.navigator.locks,\n",
+    "  BroadcastChannel: root.BroadcastChannel,\n",
+    "  since: \"\",\n",
+    "  credentials: \"same-origin\",\n",
+    "  backoff: 500, backoffMax: 30000, stable: 10000, remember: 300000, publishWithin: 100000,\n",
+    "  firstByte: 5000, timeout: 10000, wait: 25, interval: 3000, sseHeartbeat: 15000,\n",
+    "};\n",
+    "\n",
+    "const FOLLOW_SILENCE = 60000;\n",
+    "\n",
+    "// Is cursor a at or before b, of one epoch? A seq has 64 bits, so it is compared as text.\n",
+    "function isBehind(a, b) {\n",
+    "  const [epoch, x] = a.split(\"-\"), [other, y] = b.split(\"-\");\n",
+    "  return epoch === other && (x.length < y.length || (x.length === y.length && x <= y));\n",
+    "}\n",
+    "\n",
+    "const isAhead = (a, b) => a !== b && isBehind(b, a);\n",
+    "\n",
+    "function random() {\n",
+    "  let text = \"\";\n",
+    "  while (text.length < 24) text += Math.random().toString(36).slice(2);\n",
+    "  return text.slice(0, 24);\n",
+    "}\n",
+    "\n",
+    "const fromBase64 = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));\n",
+    "\n",
+    "function asBytes(data) {\n",
+    "  if (data instanceof ArrayBuffer) return new Uint8Array(data);\n",
+    "  return ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : null;\n",
+    "}\n",
+    "\n",
+    "function matches(pattern, topic) {\n",
+    "  const prefix = pattern.replace(/\\*+$/, \"\"), rest = topic.slice(prefix.length);\n",
+    "  if (prefix === pattern || !topic.startsWith(prefix) || !rest || (!prefix && topic[0] === \"@\")) return false;\n",
+    "  return pattern.endsWith(\"**\") || !rest.includes(\"/\");\n",
+    "}\n",
+    "\n",
+    "const isPresence = (topic) => topic.startsWith(\"@presence/\");\n",
+    "// Who is here now: its id is the reader's own cursor.\n",
+    "const isSnapshot = (m) => isPresence(m.topic) && !!m.data && !m.data.join && !m.data.leave;\n",
+    "\n",
+    "function refusal(reason, more) {\n",
+    "  return Object.assign(new Error(reason), more);\n",
+    "}\n",
+    "\n",
+    "const isFinal = ({ status }, tries) => status < 500 && status !== 429 && (status !== 401 || tries > 2);\n",
+    "\n",
+    "// rtpush.v1. Topics that were joined go into the URL, to go on at the cursor; new ones are subscribed to.\n",
+    "class Socket {\n",
+    "  constructor(link) {\n",
+    "    Object.assign(this, { link, live: link.live, name: \"websocket\", asked: new Set(), refs: new Map(), ref: 0 });\n",
+    "    this.begin().catch((error) => link.lost(this, { error }));\n",
+    "  }\n",
+    "\n",
+    "  async begin() {\n",
+    "    const live = this.live, token = await live.token();\n",
+    "    if (this.isDead) return;\n",
+    "    for (const topic of live.wanted()) if (live.joined.has(topic)) this.asked.add(topic);\n",
+    "    const url = live.address(this.asked, { since: live.cursor }).replace(/^http/, \"ws\");\n",
+    "    this.ws = new live.options.WebSocket(url, [\"rtpush.v1\"]);\n",
+    "    this.timer = live.later(() => this.isOpen || this.link.lost(this, {}), live.options.firstByte);\n",
+    "    this.ws.onopen = () => { if (!this.isDead && token !== undefined) this.say({ type: \"auth\", token }); };\n",
+    "    this.ws.onmessage = (e) => { if (!this.isDead) this.read(e.data); };\n",
+    "    this.ws.onclose = (e) => { if (!this.isDead) this.closed(e); };\n",
+    "    this.ws.onerror = () => {};\n",
+    "  }\n",
+    "\n",
+    "  say(o, answer) {\n",
+    "    if (answer) this.refs.set(o.ref = ++this.ref, answer);\n",
+    "    this.ws.send(JSON.stringify(o));\n",
+    "  }\n",
+    "\n",
+    "  read(text) {\n",
+    "    let m;\n",
+    "    try { m = JSON.parse(text); } catch (e) { return; }\n",
+    "    this.link.alive(this);\n",
+    "    if (m.type === \"message\" || m.type === \"gap\") this.live.take([m], \"\");\n",
+    "    else if (m.type === \"heartbeat\") this.live.take([], m.cursor);\n",
+    "    else if (m.type === \"ack\" || m.type === \"error\") this.answered(m);\n",
+    "    else if (m.type === \"reconnect\") this.link.lost(this, { delay: m.after });\n",
+    "    else if (m.type === \"hello\") this.hello(m);\n",
+    "  }\n",
+    "\n",
+    "  hello(m) {\n",
+    "    this.limit = 2 * m.heartbeat;\n",
+    "    if (!this.live.cursor) this.live.take([], m.cursor);\n",
+    "    this.link.opened(this);\n",
+    "    this.update();\n",
+    "  }\n",
+    "\n",
+    "  answered(m) {\n",
+    "    const answer = this.refs.get(m.ref);\n",
+    "    this.refs.delete(m.ref);\n",
+    "    if (answer) answer(m);\n",
+    "    else if (m.type === \"error\") this.live.emit(\"error\", refusal(m.reason, { code: m.code }));\n",
+    "  }\n",
+    "\n",
+    "  update() {\n",
+    "    const wanted = this.live.wanted();\n",
+    "    if (!this.isOpen) return;\n",
+    "    for (const topic of this.asked) if (!wanted.has(topic)) this.asked.delete(topic), this.say({ type: \"unsubscribe\", topic });\n",
+    "    for (const topic of wanted) if (!this.asked.has(topic)) this.asked.add(topic), this.subscribe(topic);\n",
+    "  }\n",
+    "\n",
+    "  subscribe(topic) {\n",
+    "    this.say({ type: \"subscribe\", topic }, (m) => m.type === \"error\" ? this.live.refused(topic, m) : this.live.join(topic, m.cursor));\n",
+    "  }\n",
+    "\n",
+    "  publish({ topic, event, data = \"\", key, ephemeral }, answer) {\n",
+    "    this.say({ type: \"publish\", topic, event, data, key, ephemeral }, answer);\n",
+    "  }\n",
+    "\n",
+    "  renew(token) {\n",
+    "    if (this.isOpen) this.say({ type: \"auth\", token }, () => {});\n",
+    "  }\n",
+    "\n",
+    "  closed(e) {\n",
+    "    const retry = /^retry=(\\d+)/.exec(e.reason), error = refusal(e.reason || \"closed\", { code: e.code });\n",
+    "    if (e.code === 4001) error.status = 401;\n",
+    "    else if (e.code >= 4000 && e.code < 4100) error.isFatal = true;\n",
+    "    this.link.lost(this, { error, delay: retry ? +retry[1] : e.code >= 4200 && e.code < 4300 ? 0 : undefined });\n",
+    "  }\n",
+    "\n",
+    "  close() {\n",
+    "    this.isDead = true;\n",
+    "    this.live.cancel(this.timer);\n",
+    "    if (this.ws) this.ws.close();\n",
+    "  }\n",
+    "}\n",
+    "\n",
+    "// The first long poll is held for a second only.\n",
+    "class Poller {\n",
+    "  constructor(link, name) {\n",
+    "    Object.assign(this, { link, live: link.live, name, job: new AbortController() });\n",
+    "    this.run().catch((error) => link.lost(this, { error, delay: error.delay }));\n",
+    "  }\n",
+    "\n",
+    "  async run() {\n",
+    "    const live = this.live, isLong = this.name === \"longpoll\";\n",
+    "    while (!this.isDead) {\n",
+    "      const topics = new Set(live.wanted()), at = live.cursor;\n",
+    "      if (this.isOpen) for (const topic of topics) live.join(topic, at);\n",
+    "      this.topics = topics;\n",
+    "      this.isAgain = false;\n",
+    "      this.job = new AbortController();\n",
+    "      const wait = !isLong ? 0 : this.isOpen ? live.options.wait : 1;\n",
+    "      const body = await live.poll(topics, at || \"latest\", wait, this.job)\n",
+    "        .catch((error) => { if (!this.isAgain) throw error; });\n",
+    "      if (this.isDead) return;\n",
+    "      if (!body) continue;\n",
+    "      live.take(body.items, body.cursor);\n",
+    "      for (const topic of topics) live.join(topic, at || body.cursor);\n",
+    "      if (!this.isOpen) this.link.opened(this);\n",
+    "      if (body.reconnect !== undefined) { this.link.lost(this, { delay: body.reconnect }); return; }\n",
+    "      if (!isLong && !body.more && !this.isAgain) await new Promise((wake) => { this.wake = wake; this.timer = live.later(wake, live.options.interval); });\n",
+    "    }\n",
+    "  }\n",
+    "\n",
+    "  update() {\n",
+    "    if (!this.topics || [...this.live.wanted()].every((topic) => this.topics.has(topic))) return;\n",
+    "    this.isAgain = true;\n",
+    "    this.job.abort();\n",
+    "    if (this.wake) this.wake();\n",
+    "  }\n",
+    "\n",
+    "  close() {\n",
+    "    this.isDead = true;\n",
+    "    this.live.cancel(this.timer);\n",
+    "    this.job.abort();\n",
+    "  }\n",
+    "}\n",
+    "\n",
+    "// SSE does not tell text from JSON, nor the topic of a message with an event of its own. So it is the bell, and a\n",
+    "// poll from the cursor brings the messages (but not ephemeral ones).\n",
+    "class Stream {\n",
+    "  constructor(link) {\n",
+    "    Object.assign(this, { link, live: link.live, name: \"sse\", job: new AbortController() });\n",
+    "    this.run().then(() => ({ delay: this.retry }), (error) => ({ error, delay: error.delay })).then((why) => link.lost(this, why));\n",
+    "  }\n",
+    "\n",
+    "  async run() {\n",
+    "    const { live, job } = this, topics = this.topics = new Set(live.wanted()), at = live.cursor;\n",
+    "    this.timer = live.later(() => this.link.lost(this, {}), live.options.firstByte);\n",
+    "    const init = await live.init({ Accept: \"text/event-stream\" });\n",
+    "    const r = await live.options.fetch(live.address(topics, { since: at || \"latest\" }), Object.assign(init, { signal: job.signal }));\n",
+    "    if (r.status !== 200) throw live.refusalOf(r, await r.text());\n",
+    "    if (!/^text\\/event-stream/.test(r.headers.get(\"content-type\"))) throw refusal(\"no event stream\");\n",
+    "    const reader = r.body.getReader(), decoder = new TextDecoder();\n",
+    "    for (let rest = \"\", isBegun; ; isBegun = true) {\n",
+    "      const { value, done } = await reader.read();\n",
+    "      if (this.isDead || done) return;\n",
+    "      live.cancel(this.timer);\n",
+    "      this.link.alive(this);\n",
+    "      const lines = (rest + decoder.decode(value, { stream: true })).split(/\\r?\\n/);\n",
+    "      rest = lines.pop();\n",
+    "      for (const line of lines) this.line(line, isBegun);\n",
+    "      if (!isBegun) this.ring();\n",
+    "    }\n",
+    "  }\n",
+    "\n",
+    "  line(line, isBegun) {\n",
+    "    const [, field, value] = /^(\\w+): ?(.*)/.exec(line) || [];\n",
+    "    if (field === \"retry\" && isBegun) this.retry = +value;\n",
+    "    if (field === \"data\" || (field === \"id\" && value !== this.live.cursor)) this.ring();\n",
+    "  }\n",
+    "\n",
+    "  async ring() {\n",
+    "    const { live, topics } = this;\n",
+    "    this.isRung = true;\n",
+    "    if (this.isPolling) return;\n",
+    "    this.isPolling = true;\n",
+    "    try {\n",
+    "      while (this.isRung && !this.isDead) {\n",
+    "        const at = live.cursor, body = await (this.isRung = false, live.poll(topics, at || \"latest\", 0));\n",
+    "        if (this.isDead) return;\n",
+    "        live.take(body.items, body.cursor);\n",
+    "        for (const topic of topics) live.join(topic, at || body.cursor);\n",
+    "        if (!this.isOpen) this.link.opened(this);\n",
+    "        if (body.more) this.isRung = true;\n",
+    "      }\n",
+    "    } catch (error) {\n",
+    "      this.link.lost(this, { error, delay: error.delay });\n",
+    "    }\n",
+    "    this.isPolling = false;\n",
+    "  }\n",
+    "\n",
+    "  update() {\n",
+    "    const wanted = this.live.wanted();\n",
+    "    if (wanted.size !== this.topics.size || [...wanted].some((topic) => !this.topics.has(topic))) this.link.again();\n",
+    "  }\n",
+    "\n",
+    "  close() {\n",
+    "    this.isDead = true;\n",
+    "    this.live.cancel(this.timer);\n",
+    "    this.job.abort();\n",
+    "  }\n",
+    "}\n",
+    "\n",
+    "// A round goes down the list; if nothing works, the server is away: learn nothing. If a lower one works, those above\n",
+    "// are passed over.\n",
+    "class Link {\n",
+    "  constructor(live) {\n",
+    "    Object.assign(this, { live, current: null, list: [], index: 0, tries: 0, denied: 0 });\n",
+    "  }\n",
+    "\n",
+    "  update() {\n",
+    "    const live = this.live, wanted = live.wanted();\n",
+    "    for (const topic of live.joined.keys()) if (!wanted.has(topic)) live.joined.delete(topic);\n",
+    "    if (live.isPaused) return;\n",
+    "    if (!wanted.size && !(this.current instanceof Socket)) { this.stop(); live.setState(\"idle\"); return; }\n",
+    "    if (this.current) this.current.update();\n",
+    "    else if (!this.timer && !this.isWeeding) this.connect();\n",
+    "  }\n",
+    "\n",
+    "  // name -> until when it is passed over\n",
+    "  memory(value) {\n",
+    "    const key = `rtpush ${this.live.url}`;\n",
+    "    if (value) this.failed = value;\n",
+    "    try {\n",
+    "      if (value) root.sessionStorage.setItem(key, JSON.stringify(value));\n",
+    "      return JSON.parse(root.sessionStorage.getItem(key)) || {};\n",
+    "    } catch (e) {\n",
+    "      return this.failed || {};\n",
+    "    }\n",
+    "  }\n",
+    "\n",
+    "  can(name) {\n",
+    "    const o = this.live.options;\n",
+    "    if (name === \"websocket\") return !!o.WebSocket;\n",
+    "    if (!root.AbortController || (name === \"sse\" && !root.ReadableStream)) return false;\n",
+    "    return name === \"shortpoll\" || !root.document || !!this.live.share || o.share === false;\n",
+    "  }\n",
+    "\n",
+    "  connect() {\n",
+    "    const live = this.live;\n",
+    "    this.timer = live.cancel(this.timer);\n",
+    "    if (live.isPaused || live.isClosed) return;\n",
+    "    if (!this.index) {\n",
+    "      const able = live.options.transports.filter((name) => this.can(name)), memory = this.memory();\n",
+    "      this.list = able.filter((name) => !(memory[name] > Date.now()));\n",
+    "      if (!this.list.length) this.list = able;\n",
+    "    }\n",
+    "    if (!this.list.length) { live.fail(refusal(\"no transport works in this browser\")); return; }\n",
+    "    if (live.cursor && !live.hasBegun) for (const topic of live.wanted()) live.join(topic, live.cursor);\n",
+    "    const name = this.list[this.index];\n",
+    "    live.setState(\"connecting\", { transport: name });\n",
+    "    this.current = name === \"websocket\" ? new Socket(this) : name === \"sse\" ? new Stream(this) : new Poller(this, name);\n",
+    "  }\n",
+    "\n",
+    "  alive(t) {\n",
+    "    if (t.isDead || t !== this.current) return;\n",
+    "    t.heard = Date.now();\n",
+    "    this.live.cancel(this.watchTimer);\n",
+    "    if (t.limit) this.watchTimer = this.live.later(() => this.lost(t, {}), t.limit);\n",
+    "  }\n",
+    "\n",
+    "  opened(t) {\n",
+    "    const live = this.live;\n",
+    "    if (t.isDead) return;\n",
+    "    t.isOpen = true;\n",
+    "    if (this.index) this.list.slice(0, this.index).forEach((name) => this.strike(name));\n",
+    "    else if (this.list[0] === live.options.transports[0]) this.memory({});\n",
+    "    this.index = this.denied = 0;\n",
+    "    live.hasBegun = true;\n",
+    "    if (t.name === \"sse\") t.limit = 2 * live.options.sseHeartbeat;\n",
+    "    this.alive(t);\n",
+    "    live.cancel(this.stableTimer);\n",
+    "    this.stableTimer = live.later(() => { this.tries = 0; }, live.options.stable);\n",
+    "    this.planProbe(t.name);\n",
+    "    live.setState(\"open\", { transport: t.name });\n",
+    "    live.settle();\n",
+    "    live.pump();\n",
+    "  }\n",
+    "\n",
+    "  strike(name) {\n",
+    "    const memory = this.memory(), { remember } = this.live.options;\n",
+    "    if (memory[name] > Date.now()) return;\n",
+    "    memory[name] = Date.now() + (memory[name] ? remember : Math.min(remember, 15000));\n",
+    "    this.memory(memory);\n",
+    "  }\n",
+    "\n",
+    "  planProbe(name) {\n",
+    "    const { options } = this.live, memory = this.memory();\n",
+    "    const times = options.transports.slice(0, options.transports.indexOf(name)).filter((n) => this.can(n)).map((n) => memory[n] || 0);\n",
+    "    if (times.length) this.probeTimer = this.live.later(() => this.again(), Math.max(Math.min(...times) - Date.now(), 1000));\n",
+    "  }\n",
+    "\n",
+    "  stop() {\n",
+    "    const live = this.live, t = this.current;\n",
+    "    if (t) t.close();\n",
+    "    this.current = null;\n",
+    "    this.index = 0;\n",
+    "    for (const timer of [\"timer\", \"stableTimer\", \"probeTimer\", \"watchTimer\"]) this[timer] = live.cancel(this[timer]);\n",
+    "    for (const p of live.outbox) if (t && p.via === t) p.via = null, p.tries++;\n",
+    "  }\n",
+    "\n",
+    "  lost(t, why) {\n",
+    "    const live = this.live, error = why.error || {}, index = this.index;\n",
+    "    if (t.isDead) return;\n",
+    "    this.stop();\n",
+    "    if (error.status === 401 && (!live.options.token || ++this.denied > 1)) error.isFatal = true;\n",
+    "    if (error.isFatal) { live.fail(error); return; }\n",
+    "    if (error.status === 401) live.grant = null;\n",
+    "    else if (error.status === 403) { this.weed(error); return; }\n",
+    "    else if (error.status && error.status !== 503) live.emit(\"error\", error);\n",
+    "    if (!t.isOpen && why.delay === undefined && index + 1 < this.list.length && error.status !== 401) {\n",
+    "      this.index = index + 1;\n",
+    "      this.connect();\n",
+    "    } else this.retry(why);\n",
+    "    live.pump();\n",
+    "  }\n",
+    "\n",
+    "  retry(why) {\n",
+    "    const live = this.live, delay = live.delayOf(why, this.tries++);\n",
+    "    this.isObeying = why.delay !== undefined;\n",
+    "    live.setState(\"waiting\", { delay });\n",
+    "    this.timer = live.later(() => this.connect(), delay);\n",
+    "  }\n",
+    "\n",
+    "  async weed(error) {\n",
+    "    const live = this.live;\n",
+    "    let found = false;\n",
+    "    this.isWeeding = true;\n",
+    "    for (const topic of live.wanted()) {\n",
+    "      await live.poll([topic], \"latest\", 0).catch((e) => {\n",
+    "        if (e.status === 403) found = true, live.refused(topic, e);\n",
+    "      });\n",
+    "    }\n",
+    "    this.isWeeding = false;\n",
+    "    if (live.isClosed) return;\n",
+    "    if (!found && live.wanted().size) live.fail(error);\n",
+    "    else if (!live.isPaused) this.update();\n",
+    "  }\n",
+    "\n",
+    "  poke(isSure) {\n",
+    "    const t = this.current;\n",
+    "    if (this.timer && !this.isObeying) this.connect();\n",
+    "    else if (t && t.isOpen && (isSure || Date.now() - t.heard > 30000)) this.again();\n",
+    "  }\n",
+    "\n",
+    "  again() {\n",
+    "    this.stop();\n",
+    "    this.connect();\n",
+    "  }\n",
+    "}\n",
+    "\n",
+    "// Tabs. The leader says what comes, from which cursor to which. A follower with another cursor has missed something:\n",
+    "// it holds that back and polls first.\n",
+    "class Share {\n",
+    "  constructor(live, name) {\n",
+    "    Object.assign(this, { live, name, id: live.id, others: new Map(), leader: \"\", held: null, heard: Date.now() });\n",
+    "    this.channel = new live.options.BroadcastChannel(name);\n",
+    "    this.channel.onmessage = (e) => this.read(e.data);\n",
+    "    this.stand();\n",
+    "    this.want(\"who\");\n",
+    "    this.guard();\n",
+    "  }\n",
+    "\n",
+    "  say(t, more) {\n",
+    "    if (this.channel) this.channel.postMessage(Object.assign({ t, id: this.id }, more));\n",
+    "  }\n",
+    "\n",
+    "  want(t) {\n",
+    "    this.say(t || \"want\", { topics: [...this.live.topics.keys()] });\n",
+    "  }\n",
+    "\n",
+    "  stand(steal) {\n",
+    "    const abort = new AbortController();\n",
+    "    const hold = () => new Promise((release) => {\n",
+    "      if (this.abort !== abort) { release(); return; }\n",
+    "      this.release = release;\n",
+    "      this.lead();\n",
+    "    });\n",
+    "    const gone = () => { if (this.abort === abort) this.resign(), this.stand(); };\n",
+    "    this.abort = abort;\n",
+    "    this.live.options.locks.request(this.name, steal ? { steal } : { signal: abort.signal }, hold).then(gone, gone);\n",
+    "  }\n",
+    "\n",
+    "  lead() {\n",
+    "    const live = this.live;\n",
+    "    this.isLeader = true;\n",
+    "    this.leader = this.id;\n",
+    "    this.held = null;\n",
+    "    for (const topic of live.joined.keys()) if (live.cursor) live.joined.set(topic, live.cursor); else live.joined.delete(topic);\n",
+    "    this.say(\"lead\");\n",
+    "    live.link.update();\n",
+    "  }\n",
+    "\n",
+    "  resign() {\n",
+    "    if (this.isLeader) this.live.link.stop();\n",
+    "    this.isLeader = false;\n",
+    "    this.leader = \"\";\n",
+    "    if (this.release) this.release();\n",
+    "    this.release = null;\n",
+    "  }\n",
+    "\n",
+    "  leave() {\n",
+    "    const abort = this.abort;\n",
+    "    this.abort = null;\n",
+    "    this.resign();\n",
+    "    if (abort) abort.abort();\n",
+    "    this.say(\"bye\");\n",
+    "  }\n",
+    "\n",
+    "  comeBack() {\n",
+    "    this.hold();\n",
+    "    this.stand();\n",
+    "    this.want(\"who\");\n",
+    "  }\n",
+    "\n",
+    "  close() {\n",
+    "    this.leave();\n",
+    "    this.channel.close();\n",
+    "    this.channel = null;\n",
+    "  }\n",
+    "\n",
+    "  feed(from, items, to) {\n",
+    "    if (this.isLeader && (items.length || from !== to)) this.say(\"feed\", { from, items, to });\n",
+    "  }\n",
+    "\n",
+    "  status() {\n",
+    "    const { state, transport, cursor, session, joined } = this.live;\n",
+    "    if (this.isLeader) this.say(\"status\", { state, transport, cursor, session, joined: [...joined] });\n",
+    "  }\n",
+    "\n",
+    "  read(m) {\n",
+    "    if (this.live.isPaused || !this.channel) return;\n",
+    "    if (m.topics) this.others.set(m.id, m.topics);\n",
+    "    if (m.t === \"bye\") this.others.delete(m.id);\n",
+    "    if (this.isLeader) {\n",
+    "      if (m.topics || m.t === \"bye\") this.live.link.update();\n",
+    "      if (m.topics) this.status();\n",
+    "      return;\n",
+    "    }\n",
+    "    if (m.t === \"lead\" || m.t === \"status\" || m.t === \"feed\") this.follow(m);\n",
+    "    if (m.t === \"lead\") this.want();\n",
+    "    if (m.t === \"refused\") this.live.refused(m.topic, m);\n",
+    "  }\n",
+    "\n",
+    "  follow(m) {\n",
+    "    const live = this.live;\n",
+    "    this.heard = Date.now();\n",
+    "    if (m.id !== this.leader) {\n",
+    "      if (this.leader || live.cursor) this.hold();\n",
+    "      this.leader = m.id;\n",
+    "    }\n",
+    "    if (m.t === \"feed\") {\n",
+    "      if (live.cursor && m.from !== live.cursor && !(m.to && isBehind(m.to, live.cursor))) this.hold();\n",
+    "      if (this.held) this.held.push(m);\n",
+    "      else live.take(m.items, m.to);\n",
+    "    } else if (m.t === \"status\") {\n",
+    "      live.session = m.session;\n",
+    "      live.joined = new Map(m.joined);\n",
+    "      if (!live.cursor) live.take([], m.cursor);\n",
+    "      else if (m.cursor && !isBehind(m.cursor, live.cursor)) this.hold();\n",
+    "      live.setState(m.state, { transport: m.transport });\n",
+    "      for (const topic of live.joined.keys()) live.joinedTopic(topic);\n",
+    "      live.settle();\n",
+    "    }\n",
+    "    if (this.held) this.catchUp();\n",
+    "  }\n",
+    "\n",
+    "  hold() {\n",
+    "    if (!this.held && this.live.cursor) this.held = [];\n",
+    "  }\n",
+    "\n",
+    "  async catchUp() {\n",
+    "    const live = this.live, topics = [...live.topics.keys()], isDone = () => !this.held || live.isClosed;\n",
+    "    if (this.isCatching || !topics.every((topic) => live.joined.has(topic))) return;\n",
+    "    this.isCatching = true;\n",
+    "    for (let tries = 0, isBack = !topics.length; !isDone();) {\n",
+    "      if (isBack) {\n",
+    "        const held = this.held;\n",
+    "        this.held = null;\n",
+    "        for (const m of held) live.take(m.items, m.to);\n",
+    "        break;\n",
+    "      }\n",
+    "      try {\n",
+    "        const body = await live.poll(topics, live.cursor, 0);\n",
+    "        if (isDone()) break;\n",
+    "        live.take(body.items, body.cursor);\n",
+    "        isBack = !body.more && (!this.held[0] || !isAhead(this.held[0].from, live.cursor));\n",
+    "        if (!isBack && !body.more) await live.pause(100);\n",
+    "      } catch (e) {\n",
+    "        await live.pause(live.delayOf(e, tries++));\n",
+    "      }\n",
+    "    }\n",
+    "    this.isCatching = false;\n",
+    "  }\n",
+    "\n",
+    "  guard() {\n",
+    "    const live = this.live, now = Date.now();\n",
+    "    if (!this.isLeader && !live.isPaused && now - this.heard > FOLLOW_SILENCE) {\n",
+    "      this.want(\"who\");\n",
+    "      live.later(() => { if (!this.isLeader && !live.isPaused && this.heard < now) this.abort.abort(), this.stand(true); }, 3000);\n",
+    "    }\n",
+    "    live.later(() => this.guard(), FOLLOW_SILENCE / 2);\n",
+    "  }\n",
+    "}\n",
+    "\n",
+    "class Live {\n",
+    "  constructor(url, options) {\n",
+    "    const o = this.options = Object.assign({}, DEFAULTS, options);\n",
+    "    Object.assign(this, { id: random(), session: random(), topics: new Map(), joined: new Map(), outbox: [], timers: new Set(),\n",
+    "      listeners: { gap: new Set(), state: new Set(), error: new Set() }, cursor: o.since || \"\", state: \"idle\", transport: \"\" });\n",
+    "    this.url = new URL(url, root.location ? root.location.href : undefined).href.replace(/\\/+$/, \"\");\n",
+    "    this.link = new Link(this);\n",
+    "    const share = o.share === undefined ? !o.token && !!root.document : o.share;\n",
+    "    if (share && o.locks && o.BroadcastChannel) this.share = new Share(this, `rtpush ${this.url} ${share}`);\n",
+    "    this.listen(true);\n",
+    "  }\n",
+    "\n",
+    "  subscribe(topic, fn, options) {\n",
+    "    let since = options && options.since;\n",
+    "    const isKnown = this.joined.has(topic);\n",
+    "    if (since === undefined && (isKnown ? isPresence(topic) : this.cursor && this.transport && this.transport !== \"websocket\")) since = \"latest\";\n",
+    "    const sub = { topic, fn, since, queue: since === undefined ? null : [], floor: \"\" };\n",
+    "    const off = () => this.unsubscribe(sub);\n",
+    "    off.ready = new Promise((ready) => { sub.ready = ready; });\n",
+    "    if (!this.topics.has(topic)) this.topics.set(topic, new Set());\n",
+    "    this.topics.get(topic).add(sub);\n",
+    "    if (isKnown) this.joinedTopic(topic);\n",
+    "    this.refresh();\n",
+    "    return off;\n",
+    "  }\n",
+    "\n",
+    "  presence(topic, fn) {\n",
+    "    let here, said;\n",
+    "    return this.subscribe(`@presence/${topic}`, ({ data }) => {\n",
+    "      const { join = [], leave = [], count } = data;\n",
+    "      here = new Set(data.here || (join.length + leave.length ? here : []));\n",
+    "      join.forEach((name) => here.add(name));\n",
+    "      leave.forEach((name) => here.delete(name));\n",
+    "      const now = { here: here.size === count ? [...here] : null, count }, text = JSON.stringify(now);\n",
+    "      if (text !== said) fn(now);\n",
+    "      said = text;\n",
+    "    });\n",
+    "  }\n",
+    "\n",
+    "  publish(topic, data, options) {\n",
+    "    const { event, ephemeral, key } = options || {};\n",
+    "    return new Promise((resolve, reject) => {\n",
+    "      if (this.isClosed) { reject(refusal(\"closed\")); return; }\n",
+    "      this.outbox.push({ topic, data, event, ephemeral, key: key || random(), resolve, reject, tries: 0, first: 0, via: null });\n",
+    "      this.pump();\n",
+    "    });\n",
+    "  }\n",
+    "\n",
+    "  on(name, fn) {\n",
+    "    this.listeners[name].add(fn);\n",
+    "    return () => this.listeners[name].delete(fn);\n",
+    "  }\n",
+    "\n",
+    "  close() {\n",
+    "    if (this.isClosed) return;\n",
+    "    this.isClosed = true;\n",
+    "    this.listen(false);\n",
+    "    this.link.stop();\n",
+    "    if (this.share) this.share.close();\n",
+    "    for (const timer of this.timers) clearTimeout(timer);\n",
+    "    this.timers.clear();\n",
+    "    this.topics.clear();\n",
+    "    for (const p of this.outbox.splice(0)) p.reject(refusal(\"closed\"));\n",
+    "    this.setState(\"closed\");\n",
+    "  }\n",
+    "\n",
+    "  later(fn, ms) {\n",
+    "    const timer = setTimeout(() => { this.timers.delete(timer); fn(); }, ms);\n",
+    "    this.timers.add(timer);\n",
+    "    return timer;\n",
+    "  }\n",
+    "\n",
+    "  cancel(timer) {\n",
+    "    clearTimeout(timer);\n",
+    "    this.timers.delete(timer);\n",
+    "  }\n",
+    "\n",
+    "  pause(ms) {\n",
+    "    return new Promise((done) => this.later(done, ms));\n",
+    "  }\n",
+    "\n",
+    "  // The server's word, or full jitter.\n",
+    "  delayOf({ delay }, tries) {\n",
+    "    const { backoff, backoffMax } = this.options;\n",
+    "    return delay === undefined ? Math.random() * Math.min(backoffMax, backoff * Math.pow(2, tries)) : Math.min(delay, 2147483647);\n",
+    "  }\n",
+    "\n",
+    "  call(fn, ...args) {\n",
+    "    try { fn(...args); } catch (e) { setTimeout(() => { throw e; }); }\n",
+    "  }\n",
+    "\n",
+    "  emit(name, ...args) {\n",
+    "    for (const fn of [...this.listeners[name]]) this.call(fn, ...args);\n",
+    "  }\n",
+    "\n",
+    "  setState(state, detail) {\n",
+    "    const { transport = \"\", delay } = detail || {};\n",
+    "    if (state === this.state && transport === this.transport && delay === undefined) return;\n",
+    "    Object.assign(this, { state, transport });\n",
+    "    this.emit(\"state\", state, { transport, delay });\n",
+    "    if (this.share) this.share.status();\n",
+    "  }\n",
+    "\n",
+    "  fail(error) {\n",
+    "    error.isFatal = true;\n",
+    "    this.emit(\"error\", error);\n",
+    "    this.close();\n",
+    "  }\n",
+    "\n",
+    "  listen(on) {\n",
+    "    const doc = root.document, verb = on ? \"addEventListener\" : \"removeEventListener\";\n",
+    "    if (!doc || !root[verb]) return;\n",
+    "    if (on) {\n",
+    "      this.pageEvent = ({ type }) => {\n",
+    "        if (type === \"pagehide\" || type === \"freeze\") this.sleep();\n",
+    "        else if (type === \"pageshow\" || type === \"resume\") this.wake();\n",
+    "        else if (type === \"offline\") this.wasOffline = true;\n",
+    "        else if (type === \"online\" || doc.visibilityState === \"visible\") this.poke(type === \"online\" && this.wasOffline);\n",
+    "      };\n",
+    "    }\n",
+    "    for (const type of [\"pagehide\", \"pageshow\", \"online\", \"offline\"]) root[verb](type, this.pageEvent);\n",
+    "    for (const type of [\"freeze\", \"resume\", \"visibilitychange\"]) doc[verb](type, this.pageEvent);\n",
+    "  }\n",
+    "\n",
+    "  sleep() {\n",
+    "    if (this.isPaused) return;\n",
+    "    this.isPaused = true;\n",
+    "    this.link.stop();\n",
+    "    if (this.share) this.share.leave();\n",
+    "    this.setState(\"paused\");\n",
+    "  }\n",
+    "\n",
+    "  wake() {\n",
+    "    if (!this.isPaused) { this.poke(); return; }\n",
+    "    this.isPaused = false;\n",
+    "    if (this.share) this.share.comeBack();\n",
+    "    else this.link.update();\n",
+    "  }\n",
+    "\n",
+    "  poke(isSure) {\n",
+    "    this.wasOffline = false;\n",
+    "    if (!this.share || this.share.isLeader) this.link.poke(isSure);\n",
+    "    else this.share.want(\"who\");\n",
+    "    this.pump();\n",
+    "  }\n",
+    "\n",
+    "  subsOf(topic) {\n",
+    "    const found = [];\n",
+    "    for (const [name, subs] of this.topics) if (name === topic || matches(name, topic)) found.push(...subs);\n",
+    "    return found;\n",
+    "  }\n",
+    "\n",
+    "  wanted() {\n",
+    "    const all = new Set(this.topics.keys());\n",
+    "    if (this.share) for (const other of this.share.others.values()) for (const topic of other) all.add(topic);\n",
+    "    return all;\n",
+    "  }\n",
+    "\n",
+    "  refresh() {\n",
+    "    if (this.isRefreshing) return;\n",
+    "    this.isRefreshing = true;\n",
+    "    Promise.resolve().then(() => {\n",
+    "      this.isRefreshing = false;\n",
+    "      if (this.isClosed) return;\n",
+    "      if (this.share && !this.share.isLeader) this.share.want();\n",
+    "      else this.link.update();\n",
+    "      this.settle();\n",
+    "    });\n",
+    "  }\n",
+    "\n",
+    "  unsubscribe(sub) {\n",
+    "    const subs = this.topics.get(sub.topic);\n",
+    "    sub.isOff = true;\n",
+    "    if (!subs || !subs.delete(sub)) return;\n",
+    "    if (!subs.size) this.topics.delete(sub.topic);\n",
+    "    this.refresh();\n",
+    "  }\n",
+    "\n",
+    "  refused(topic, { code, reason, message }) {\n",
+    "    const subs = this.topics.get(topic);\n",
+    "    if (subs) {\n",
+    "      for (const sub of subs) sub.isOff = true;\n",
+    "      this.topics.delete(topic);\n",
+    "      this.emit(\"error\", refusal(reason || message, { code, topic }));\n",
+    "      this.refresh();\n",
+    "    }\n",
+    "    if (!this.share || !this.share.isLeader) return;\n",
+    "    for (const [id, other] of this.share.others) this.share.others.set(id, other.filter((name) => name !== topic));\n",
+    "    this.share.say(\"refused\", { topic, code, reason: reason || message });\n",
+    "  }\n",
+    "\n",
+    "  join(topic, cursor) {\n",
+    "    if (this.joined.has(topic) || !cursor) return;\n",
+    "    this.joined.set(topic, cursor);\n",
+    "    this.joinedTopic(topic);\n",
+    "    if (this.share) this.share.status();\n",
+    "    this.settle();\n",
+    "  }\n",
+    "\n",
+    "  joinedTopic(topic) {\n",
+    "    for (const sub of this.topics.get(topic) || []) if (!sub.queue) sub.ready();\n",
+    "  }\n",
+    "\n",
+    "  take(items, to) {\n",
+    "    const from = this.cursor;\n",
+    "    for (const item of items) item.type === \"gap\" ? this.tellGap(item) : this.hand(item);\n",
+    "    this.advance(to);\n",
+    "    if (this.share) this.share.feed(from, items, this.cursor);\n",
+    "  }\n",
+    "\n",
+    "  advance(to) {\n",
+    "    if (!to || (!this.isStale && this.cursor && isBehind(to, this.cursor))) return;\n",
+    "    this.cursor = to;\n",
+    "    this.isStale = false;\n",
+    "  }\n",
+    "\n",
+    "  // The cursor stays (messages older than `to` may follow) until the next message moves it, to another epoch too.\n",
+    "  // Until then the server may tell it again.\n",
+    "  tellGap({ from, to, reason, topic }) {\n",
+    "    const text = JSON.stringify([from, to, reason, topic]);\n",
+    "    if (!topic && reason === \"epoch\") this.isStale = true;\n",
+    "    if (text === this.lastGap) return;\n",
+    "    this.lastGap = text;\n",
+    "    this.emit(\"gap\", { from, to, reason, topic });\n",
+    "  }\n",
+    "\n",
+    "  hand(m) {\n",
+    "    const isNow = isSnapshot(m);\n",
+    "    if (!isNow && !this.isStale && this.cursor && isBehind(m.id, this.cursor)) return;\n",
+    "    this.lastGap = \"\";\n",
+    "    for (const sub of this.subsOf(m.topic)) sub.queue ? sub.queue.push(m) : this.deliver(sub, m);\n",
+    "    if (!isNow) this.advance(m.id);\n",
+    "  }\n",
+    "\n",
+    "  deliver(sub, { id, topic, event, data, encoding, replay }) {\n",
+    "    if (sub.isOff || this.isClosed) return;\n",
+    "    if (sub.floor && isBehind(id, sub.floor) && !isSnapshot({ topic, data })) return;\n",
+    "    const m = { id, topic, data: encoding === \"base64\" ? fromBase64(data) : data };\n",
+    "    if (event !== undefined) m.event = event;\n",
+    "    if (replay) m.replay = true;\n",
+    "    this.call(sub.fn, m);\n",
+    "  }\n",
+    "\n",
+    "  // A late subscription's past comes by polls, which move no cursor, while what is live waits in its queue.\n",
+    "  settle() {\n",
+    "    for (const subs of this.topics.values()) for (const sub of subs) if (sub.queue && !sub.isBusy && this.joined.has(sub.topic)) this.history(sub);\n",
+    "  }\n",
+    "\n",
+    "  async history(sub) {\n",
+    "    sub.isBusy = true;\n",
+    "    for (let tries = 0; sub.queue && !sub.isOff && !this.isClosed;) {\n",
+    "      try {\n",
+    "        const body = await this.poll([sub.topic], sub.since, 0), from = this.joined.get(sub.topic) || \"\";\n",
+    "        if (sub.isOff || this.isClosed) return;\n",
+    "        if (body.gap) this.tellGap(Object.assign({ topic: sub.topic }, body.gap));\n",
+    "        for (const m of body.messages) this.deliver(sub, isPresence(m.topic) ? m : Object.assign(m, { replay: true }));\n",
+    "        sub.since = body.cursor;\n",
+    "            if (!body.more && !isAhead(from, body.cursor)) this.settled(sub, body.cursor);\n",
+    "        else if (!body.more) await this.pause(100);\n",
+    "      } catch (error) {\n",
+    "        if (isFinal(error, tries)) { this.refused(sub.topic, error); return; }\n",
+    "        await this.pause(this.delayOf(error, tries++));\n",
+    "      }\n",
+    "    }\n",
+    "  }\n",
+    "\n",
+    "  settled(sub, floor) {\n",
+    "    const queue = sub.queue;\n",
+    "    Object.assign(sub, { floor, queue: null });\n",
+    "    for (const m of queue) this.deliver(sub, m);\n",
+    "    sub.ready();\n",
+    "  }\n",
+    "\n",
+    "  address(topics, query) {\n",
+    "    const parts = [...topics].map((topic) => `topic=${encodeURIComponent(topic)}`);\n",
+    "    const all = Object.assign({ session: this.session }, query);\n",
+    "    for (const name of Object.keys(all)) if (all[name]) parts.push(`${name}=${encodeURIComponent(all[name])}`);\n",
+    "    return `${this.url}?${parts.join(\"&\")}`;\n",
+    "  }\n",
+    "\n",
+    "  async init(headers) {\n",
+    "    const token = await this.token();\n",
+    "    if (token !== undefined) headers.Authorization = `Bearer ${token}`;\n",
+    "    return { headers, cache: \"no-store\", credentials: this.options.credentials };\n",
+    "  }\n",
+    "\n",
+    "  async ask(url, init, ms, job = new AbortController()) {\n",
+    "    const timer = this.later(() => job.abort(), ms);\n",
+    "    try {\n",
+    "      const r = await this.options.fetch(url, Object.assign(init, { signal: job.signal })), text = await r.text();\n",
+    "      if (!r.ok) throw this.refusalOf(r, text);\n",
+    "      return JSON.parse(text);\n",
+    "    } finally {\n",
+    "      this.cancel(timer);\n",
+    "    }\n",
+    "  }\n",
+    "\n",
+    "  refusalOf(r, text) {\n",
+    "    let body = {};\n",
+    "    try { body = JSON.parse(text); } catch (e) { /* a proxy's page */ }\n",
+    "    return refusal(body.reason || `HTTP ${r.status}`, { status: r.status, code: body.error,\n",
+    "      delay: r.status === 429 || r.status === 503 ? r.headers.get(\"retry-after\") * 1000 || undefined : undefined });\n",
+    "  }\n",
+    "\n",
+    "  async poll(topics, since, wait, job) {\n",
+    "    const init = await this.init({ Accept: \"application/json\" });\n",
+    "    const body = await this.ask(this.address(topics, { since, wait }), init, wait * 1000 + this.options.timeout, job);\n",
+    "    if (!body.cursor || !body.messages) throw refusal(\"not a poll's answer\");\n",
+    "    body.items = body.gap ? [Object.assign({ type: \"gap\" }, body.gap)].concat(body.messages) : body.messages;\n",
+    "    return body;\n",
+    "  }\n",
+    "\n",
+    "  async token() {\n",
+    "    const ask = this.options.token;\n",
+    "    if (typeof ask !== \"function\") return ask;\n",
+    "    if (this.grant && Date.now() < this.grant.until) return this.grant.token;\n",
+    "    if (!this.asking) this.asking = Promise.resolve().then(ask).then((given) => this.keep(given), (error) => { this.asking = null; throw error; });\n",
+    "    return this.asking;\n",
+    "  }\n",
+    "\n",
+    "  keep(given) {\n",
+    "    const { token, expires } = typeof given === \"object\" ? given : { token: given };\n",
+    "    const left = expires - Date.now(), until = left > 0 ? expires - Math.min(30000, left / 5) : Infinity;\n",
+    "    this.asking = null;\n",
+    "    this.grant = { token, until };\n",
+    "    this.cancel(this.tokenTimer);\n",
+    "    if (until < Infinity && !this.isClosed) this.tokenTimer = this.later(() => this.renew(), Math.min(until - Date.now(), 2147483647));\n",
+    "    return token;\n",
+    "  }\n",
+    "\n",
+    "  renew() {\n",
+    "    this.grant = null;\n",
+    "    this.token().then((token) => {\n",
+    "      const t = this.link.current;\n",
+    "      if (t && t.renew) t.renew(token);\n",
+    "    }, (error) => { this.emit(\"error\", error); });\n",
+    "  }\n",
+    "\n",
+    "  // In order: new ones by the socket, repeated ones by POST, and the rest wait for those.\n",
+    "  pump() {\n",
+    "    const t = this.share && !this.share.isLeader ? null : this.link.current;\n",
+    "    const socket = t instanceof Socket ? t : null;\n",
+    "    for (const p of this.outbox) {\n",
+    "      if (p.via === \"post\" || this.postTimer) return;\n",
+    "      if (p.via) continue;\n",
+    "      if (!socket || p.tries || asBytes(p.data)) { this.post(p); return; }\n",
+    "      if (!socket.isOpen) return;\n",
+    "      p.via = socket;\n",
+    "      p.first = p.first || Date.now();\n",
+    "      socket.publish(p, (m) => this.published(p, m.type === \"error\" && { delay: 0 }, m.id));\n",
+    "    }\n",
+    "  }\n",
+    "\n",
+    "  async post(p) {\n",
+    "    const bytes = asBytes(p.data), isText = typeof p.data === \"string\" || p.data === undefined;\n",
+    "    const query = { event: p.event, ephemeral: p.ephemeral ? 1 : 0 };\n",
+    "    p.via = \"post\";\n",
+    "    try {\n",
+    "      const init = await this.init({ \"Content-Type\": bytes ? \"application/octet-stream\" : isText ? \"text/plain; charset=utf-8\" : \"application/json\", \"Idempotency-Key\": p.key });\n",
+    "      p.first = p.first || Date.now();\n",
+    "      const body = bytes || (isText ? p.data || \"\" : JSON.stringify(p.data));\n",
+    "      const answer = await this.ask(this.address([p.topic], query), Object.assign(init, { method: \"POST\", body }), this.options.timeout);\n",
+    "      this.published(p, null, answer.id);\n",
+    "    } catch (error) {\n",
+    "      this.published(p, error);\n",
+    "    }\n",
+    "  }\n",
+    "\n",
+    "  published(p, error, id) {\n",
+    "    const at = this.outbox.indexOf(p), isLate = Date.now() - p.first > this.options.publishWithin;\n",
+    "    if (at < 0) return;\n",
+    "    if (error && !isFinal(error, p.tries) && !isLate) {\n",
+    "      if (error.status === 401) this.grant = null;\n",
+    "      p.via = null;\n",
+    "      this.postTimer = this.later(() => { this.postTimer = 0; this.pump(); }, this.delayOf(error, p.tries++));\n",
+    "      return;\n",
+    "    }\n",
+    "    this.outbox.splice(at, 1);\n",
+    "    error ? p.reject(error) : p.resolve(id);\n",
+    "    this.pump();\n",
+    "  }\n",
+    "}\n",
+    "\n",
+    "const rtpush = (url, options) => new Live(url === undefined ? \"/live\" : url, options);\n",
+    "rtpush.rtpush = rtpush;\n",
+    "root.rtpush = rtpush;\n",
+    "if (typeof module === \"object\" && module.exports) module.exports = rtpush;\n",
+    "})(typeof globalThis === \"object\" ? globalThis : self);\n",
+    NULL};
+// </script>
+
+// Does If-None-Match name this version? (RFC 9110 §13.1.2: by weak comparison)
+static bool rp_script_is_known(rtpush_slice tags) {
+    rtpush_slice tag, own = rp_etag_inside(rp_slice_of(rp_script_tag));
+    while (rp_slice_next(&tags, ',', &tag)) {
+        tag = rp_slice_trim(tag);
+        if (rp_slice_equals(tag, "*")) return true;
+        tag = rp_etag_inside(tag);
+        if (tag.size == own.size && !memcmp(tag.data, own.data, own.size)) return true;
+    }
+    return false;
+}
+
+// GET /rtpush.js. false: another path.
+static bool rp_script_route(rtpush_request *request) {
+    static const char type[] = "text/javascript; charset=utf-8";
+    rtpush_hub *hub = request->hub;
+    rp_conn *c = request->conn;
+    char extra[96];
+    if (hub->desc.script_off || !rp_slice_equals(request->head->path, "/rtpush.js")) return false;
+    if (rp_reply_only_get(hub, c, request->head)) return true;
+    snprintf(extra, sizeof extra, "ETag: %s\r\nCache-Control: no-cache\r\n", rp_script_tag); // kept, and asked for again
+    if (rp_script_is_known(rp_http_header(request->head, "if-none-match"))) {
+        rp_reply_whole(hub, c, 304, NULL, rp_slice_of(extra), rp_slice(NULL, 0));
+        return true;
+    }
+    rp_buf *buf = rp_hub_text(hub);
+    for (const char *const *line = rp_script; *line; line++) rp_buf_text(&hub->mem, buf, *line);
+    if (buf->is_broken) rp_conn_drop(hub, c, 1011);
+    else rp_reply_whole(hub, c, 200, type, rp_slice_of(extra), rp_buf_slice(buf));
+    return true;
+}
+#endif // RP_SERVER
+
+// ============================================================================
 // >>stats  what is measured, as Prometheus text and as JSON  (uses: route)
 // ============================================================================
 #ifdef RP_SERVER
@@ -7452,18 +8457,18 @@ static bool rp_stats_route(rtpush_request *request) {
     rtpush_slice path = request->head->path;
     bool is_health = rp_slice_equals(path, "/healthz"), is_json = rp_slice_equals(path, "/stats"), is_metrics = rp_slice_equals(path, "/metrics");
     if (hub->desc.expose_off || (!is_health && !is_json && !is_metrics)) return false;
-    if (!rp_slice_equals(request->head->method, "GET") && !c->is_head) {
-        rp_reply_error(hub, c, 405, "only GET and HEAD are answered here", "Allow: GET, HEAD\r\n");
+    if (rp_reply_only_get(hub, c, request->head)) return true;
+    if (is_health && hub->server->is_draining) {
+        rp_reply_error(hub, c, 503, "the server is draining", "Cache-Control: no-store\r\nRetry-After: 1\r\n");
         return true;
     }
     rp_buf *buf = rp_hub_text(hub);
-    bool is_draining = is_health && hub->server->is_draining;
-    if (is_health) rp_buf_text(&hub->mem, buf, is_draining ? "draining" : "ok");
+    if (is_health) rp_buf_text(&hub->mem, buf, "ok");
     else if (is_metrics) rp_stats_metrics(hub, buf);
     else rp_stats_json(hub, buf);
     const char *type = is_health ? "text/plain; charset=utf-8" : is_json ? "application/json" : "text/plain; version=0.0.4; charset=utf-8";
     if (buf->is_broken) rp_conn_drop(hub, c, 1011);
-    else rp_reply_whole(hub, c, is_draining ? 503 : 200, type, rp_slice_of(is_draining ? "Cache-Control: no-store\r\nRetry-After: 1\r\n" : "Cache-Control: no-store\r\n"), rp_buf_slice(buf));
+    else rp_reply_whole(hub, c, 200, type, rp_slice_of("Cache-Control: no-store\r\n"), rp_buf_slice(buf));
     return true;
 }
 #endif // RP_SERVER
@@ -7489,7 +8494,7 @@ static void rp_route(rtpush_hub *hub, rp_conn *c, const rtpush_head *head, rtpus
     if (!rp_http_decode(hub->server->path_text, &size, head->path, false)) { rp_reply_refuse(hub, c, 400, "a bad percent-escape in the path"); return; }
     request.path = rp_slice(hub->server->path_text, size);
     bool is_under = rp_slice_begins(head->path, hub->desc.mount) && (head->path.size == mount || head->path.data[mount] == '/');
-    if (rp_stats_route(&request)) return;
+    if (rp_script_route(&request) || rp_stats_route(&request)) return;
     if (is_under) { rp_route_mount(&request); return; }
     if (hub->desc.on_request && hub->desc.on_request(hub, &request, hub->desc.user)) {
         if (!request.is_answered && c->phase == RP_PHASE_HEAD) rp_reply_error(hub, c, 500, "the handler gave no answer", "");
@@ -8265,6 +9270,9 @@ static void rp_hub_dismiss(rtpush_hub *hub) {
     rp_server_reap(hub);
     rp_server_forget_answer(hub);
     rp_listeners_close(hub);
+    rp_server_lock(server);
+    server->is_closed = true;
+    rp_server_unlock(server);
     for (rp_posted *posted = rp_server_take_posted(server), *next; posted; posted = next) { // what was posted still runs: it owns its arg
         next = posted->next;
         posted->fn(hub, posted->arg);
@@ -8540,10 +9548,11 @@ RTPUSH_DEF int rtpush_post(rtpush_hub *hub, void (*fn)(rtpush_hub *hub, void *ar
     posted->fn = fn;
     posted->arg = arg;
     rp_server_lock(server);
-    bool was_empty = !server->posted;
+    bool is_closed = server->is_closed, was_empty = !server->posted;
     posted->next = server->posted;
-    server->posted = posted;
+    if (!is_closed) server->posted = posted;
     rp_server_unlock(server);
+    if (is_closed) { RTPUSH_FREE(posted); return RTPUSH_E_STATE; }
     if (was_empty) rp_wake_up(&server->wake);
     return RTPUSH_OK;
 }
@@ -8628,7 +9637,6 @@ static void rp_restart_conn(rtpush_hub *hub, rp_conn *c, const char *epoch, uint
     rp_poll_answer answer;
     rp_gap gap;
     memset(&gap, 0, sizeof gap);
-    while (r->replays) rp_replay_drop(hub, r);
     r->ahead = 0;
     r->began = hub->log.head;
     for (uint16_t i = 0; i < r->count; i++) r->subs[i].told = hub->log.head;
@@ -8641,6 +9649,7 @@ static void rp_restart_conn(rtpush_hub *hub, rp_conn *c, const char *epoch, uint
     if (c->phase == RP_PHASE_PARKED) rp_poll_reply(hub, c, &answer, true);
     else if (r->wire->gap) r->wire->gap(hub, r, &gap);
     else rp_socket_close(hub, c, 4100, "gap");
+    rp_reader_end_replays(hub, r);
 }
 
 RTPUSH_DEF int rtpush_bus_start(rtpush_hub *hub, const char *epoch, uint64_t floor) {

@@ -1195,6 +1195,22 @@ static void an_expired_login_of_a_parked_poll_is_the_reason_of_its_close(void) {
     finish();
 }
 
+static int posted_twice[2];
+
+static void post_once_more(rtpush_hub *h, void *arg) {
+    (void)arg;
+    posted_twice[0] = rtpush_post(h, post_once_more, NULL);
+    posted_twice[1] = rtpush_publish_async(h, "t", "too late", 8);
+}
+
+static void what_is_posted_in_a_destroy_is_refused(void) {
+    if (!start_with_login()) return;
+    CHECK_INT(rtpush_post(hub, post_once_more, NULL), RTPUSH_OK);
+    finish();
+    CHECK_INT(posted_twice[0], RTPUSH_E_STATE);
+    CHECK_INT(posted_twice[1], RTPUSH_E_STATE);
+}
+
 static void a_name_that_is_null_is_an_error(void) {
     if (!start_with_login()) return;
     rtpush_topic_desc desc;
@@ -2888,6 +2904,7 @@ int main(int argc, char **argv) {
     RUN(login_by_header_cookie_query_and_first_message);
     RUN(an_expired_login_of_a_parked_poll_is_the_reason_of_its_close);
     RUN(a_name_that_is_null_is_an_error);
+    RUN(what_is_posted_in_a_destroy_is_refused);
     RUN(an_expired_login_ends_the_stream_and_auth_renews_it);
     RUN(permission_per_topic_pattern_and_verb);
     RUN(without_on_allow_publish_off_and_foreign_users_are_refused);

@@ -650,7 +650,7 @@ static unsigned gap_said(client *c, uint64_t to) {
 static void wire_gap(rtpush_hub *hub, rp_reader *r, const rp_gap *gap) {
     client *c = client_of(r);
     uint64_t from = parse_id(gap->from, strlen(gap->from));
-    bool is_latest = gap->to == hub->log.head && !r->replays; // or it makes no difference
+    bool is_latest = gap->to == hub->log.head; // or it makes no difference
     for (unsigned k = 0; k < r->count; k++) {
         const rp_sub *s = &r->subs[k];
         is_latest &= rp_sub_entry(s)->pos >= gap->to;

@@ -41,6 +41,8 @@ program() {
 shown=$(sed -n 's|^//  *||p' $header | program)
 empty manual_shows_hello_c "$([ -n "$shown" ] || echo 'the manual shows no program'; diff <(echo "$shown") <(program <examples/hello.c))"
 
+empty browser_client_in_the_header_is_the_file "$(tools/embed.sh --check 2>&1)"
+
 # --- the one-way rule ---
 
 empty banners_stand_outside_of_if "$(awk '/^# *if/ { depth++ } /^# *endif/ { depth-- } /^\/\/ >>/ && depth > 0 { print $2 " at line " NR }' $header)"

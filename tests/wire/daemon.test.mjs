@@ -1,6 +1,7 @@
 // The daemon: its flags, its exit status, its listeners; PROTOCOL §8: what is served besides the log.
 import { test, describe } from 'node:test';
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import fs from 'node:fs';
 import os from 'node:os';
 import net from 'node:net';
@@ -147,6 +148,19 @@ describe('besides the log', () => {
     assert.equal((await request(d, 'HEAD', '/healthz')).status, 200);
   });
 
+  test('the_browser_client_is_the_file_byte_for_byte_and_revalidates', async (t) => {
+    const d = await daemon(t);
+    const r = await get(d, '/rtpush.js');
+    assert.equal(r.status, 200);
+    assert.equal(r.text, readFileSync(new URL('../../tools/rtpush.js', import.meta.url), 'utf8'));
+    assert.match(r.headers['content-type'], /^text\/javascript/);
+    const tag = r.headers.etag;
+    assert.match(tag, /^"[^"]+"$/);
+    for (const tags of [tag, `W/${tag}`, `"other", ${tag}`, '*'])
+      assert.equal((await request(d, 'GET', '/rtpush.js', { 'If-None-Match': tags })).status, 304, tags);
+    assert.equal((await request(d, 'GET', '/rtpush.js', { 'If-None-Match': '"other"' })).status, 200);
+  });
+
   test('metrics_are_prometheus_text_0_0_4__names_rtpush', async (t) => {
     const d = await daemon(t);
     await pub(d, 't', 'x');
@@ -213,7 +227,7 @@ describe('besides the log', () => {
 
   test('besides_the_log_only_get_and_head', async (t) => {
     const d = await daemon(t);
-    for (const target of ['/healthz', '/metrics', '/stats']) {
+    for (const target of ['/healthz', '/metrics', '/stats', '/rtpush.js']) {
       const r = assertError(await post(d, target, 'x'), 405);
       assert.match(r.headers.allow, /GET/);
       const full = await get(d, target);

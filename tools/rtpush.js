@@ -1,0 +1,943 @@
+// rtpush.js: the browser client of rtpush. Public domain (UNLICENSE). ES2017. Options: rtpush.d.ts.
+//
+//   <script src="/rtpush.js"></script> or import "/rtpush.js"     sets the global `rtpush`; CommonJS: require
+//   const live = rtpush("/live"), off = live.subscribe("chat/general", m => show(m.data), { since: "-20" });
+//
+// One cursor serves all topics and transports. A browser opens six HTTP/1.1 connections to a host: more streams or
+// held polls would freeze the site. So tabs share one (Web Lock, BroadcastChannel). Tabs that do not (plain http:, old
+// browsers, `token` without `share`) use WebSocket, which is not among the six, or short polls.
+(function (root) {
+"use strict";
+
+const DEFAULTS = {
+  transports: ["websocket", "sse", "longpoll", "shortpoll"],
+  WebSocket: root.WebSocket,
+  fetch: (url, init) => root.fetch(url, init),
+  locks: root.navigator && root.navigator.locks,
+  BroadcastChannel: root.BroadcastChannel,
+  since: "",
+  credentials: "same-origin",
+  backoff: 500, backoffMax: 30000, stable: 10000, remember: 300000, publishWithin: 100000,
+  firstByte: 5000, timeout: 10000, wait: 25, interval: 3000, sseHeartbeat: 15000,
+};
+
+const FOLLOW_SILENCE = 60000;
+
+// Is cursor a at or before b, of one epoch? A seq has 64 bits, so it is compared as text.
+function isBehind(a, b) {
+  const [epoch, x] = a.split("-"), [other, y] = b.split("-");
+  return epoch === other && (x.length < y.length || (x.length === y.length && x <= y));
+}
+
+const isAhead = (a, b) => a !== b && isBehind(b, a);
+
+function random() {
+  let text = "";
+  while (text.length < 24) text += Math.random().toString(36).slice(2);
+  return text.slice(0, 24);
+}
+
+const fromBase64 = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+
+function asBytes(data) {
+  if (data instanceof ArrayBuffer) return new Uint8Array(data);
+  return ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : null;
+}
+
+function matches(pattern, topic) {
+  const prefix = pattern.replace(/\*+$/, ""), rest = topic.slice(prefix.length);
+  if (prefix === pattern || !topic.startsWith(prefix) || !rest || (!prefix && topic[0] === "@")) return false;
+  return pattern.endsWith("**") || !rest.includes("/");
+}
+
+const isPresence = (topic) => topic.startsWith("@presence/");
+// Who is here now: its id is the reader's own cursor.
+const isSnapshot = (m) => isPresence(m.topic) && !!m.data && !m.data.join && !m.data.leave;
+
+function refusal(reason, more) {
+  return Object.assign(new Error(reason), more);
+}
+
+const isFinal = ({ status }, tries) => status < 500 && status !== 429 && (status !== 401 || tries > 2);
+
+// rtpush.v1. Topics that were joined go into the URL, to go on at the cursor; new ones are subscribed to.
+class Socket {
+  constructor(link) {
+    Object.assign(this, { link, live: link.live, name: "websocket", asked: new Set(), refs: new Map(), ref: 0 });
+    this.begin().catch((error) => link.lost(this, { error }));
+  }
+
+  async begin() {
+    const live = this.live, token = await live.token();
+    if (this.isDead) return;
+    for (const topic of live.wanted()) if (live.joined.has(topic)) this.asked.add(topic);
+    const url = live.address(this.asked, { since: live.cursor }).replace(/^http/, "ws");
+    this.ws = new live.options.WebSocket(url, ["rtpush.v1"]);
+    this.timer = live.later(() => this.isOpen || this.link.lost(this, {}), live.options.firstByte);
+    this.ws.onopen = () => { if (!this.isDead && token !== undefined) this.say({ type: "auth", token }); };
+    this.ws.onmessage = (e) => { if (!this.isDead) this.read(e.data); };
+    this.ws.onclose = (e) => { if (!this.isDead) this.closed(e); };
+    this.ws.onerror = () => {};
+  }
+
+  say(o, answer) {
+    if (answer) this.refs.set(o.ref = ++this.ref, answer);
+    this.ws.send(JSON.stringify(o));
+  }
+
+  read(text) {
+    let m;
+    try { m = JSON.parse(text); } catch (e) { return; }
+    this.link.alive(this);
+    if (m.type === "message" || m.type === "gap") this.live.take([m], "");
+    else if (m.type === "heartbeat") this.live.take([], m.cursor);
+    else if (m.type === "ack" || m.type === "error") this.answered(m);
+    else if (m.type === "reconnect") this.link.lost(this, { delay: m.after });
+    else if (m.type === "hello") this.hello(m);
+  }
+
+  hello(m) {
+    this.limit = 2 * m.heartbeat;
+    if (!this.live.cursor) this.live.take([], m.cursor);
+    this.link.opened(this);
+    this.update();
+  }
+
+  answered(m) {
+    const answer = this.refs.get(m.ref);
+    this.refs.delete(m.ref);
+    if (answer) answer(m);
+    else if (m.type === "error") this.live.emit("error", refusal(m.reason, { code: m.code }));
+  }
+
+  update() {
+    const wanted = this.live.wanted();
+    if (!this.isOpen) return;
+    for (const topic of this.asked) if (!wanted.has(topic)) this.asked.delete(topic), this.say({ type: "unsubscribe", topic });
+    for (const topic of wanted) if (!this.asked.has(topic)) this.asked.add(topic), this.subscribe(topic);
+  }
+
+  subscribe(topic) {
+    this.say({ type: "subscribe", topic }, (m) => m.type === "error" ? this.live.refused(topic, m) : this.live.join(topic, m.cursor));
+  }
+
+  publish({ topic, event, data = "", key, ephemeral }, answer) {
+    this.say({ type: "publish", topic, event, data, key, ephemeral }, answer);
+  }
+
+  renew(token) {
+    if (this.isOpen) this.say({ type: "auth", token }, () => {});
+  }
+
+  closed(e) {
+    const retry = /^retry=(\d+)/.exec(e.reason), error = refusal(e.reason || "closed", { code: e.code });
+    if (e.code === 4001) error.status = 401;
+    else if (e.code >= 4000 && e.code < 4100) error.isFatal = true;
+    this.link.lost(this, { error, delay: retry ? +retry[1] : e.code >= 4200 && e.code < 4300 ? 0 : undefined });
+  }
+
+  close() {
+    this.isDead = true;
+    this.live.cancel(this.timer);
+    if (this.ws) this.ws.close();
+  }
+}
+
+// The first long poll is held for a second only.
+class Poller {
+  constructor(link, name) {
+    Object.assign(this, { link, live: link.live, name, job: new AbortController() });
+    this.run().catch((error) => link.lost(this, { error, delay: error.delay }));
+  }
+
+  async run() {
+    const live = this.live, isLong = this.name === "longpoll";
+    while (!this.isDead) {
+      const topics = new Set(live.wanted()), at = live.cursor;
+      if (this.isOpen) for (const topic of topics) live.join(topic, at);
+      this.topics = topics;
+      this.isAgain = false;
+      this.job = new AbortController();
+      const wait = !isLong ? 0 : this.isOpen ? live.options.wait : 1;
+      const body = await live.poll(topics, at || "latest", wait, this.job)
+        .catch((error) => { if (!this.isAgain) throw error; });
+      if (this.isDead) return;
+      if (!body) continue;
+      live.take(body.items, body.cursor);
+      for (const topic of topics) live.join(topic, at || body.cursor);
+      if (!this.isOpen) this.link.opened(this);
+      if (body.reconnect !== undefined) { this.link.lost(this, { delay: body.reconnect }); return; }
+      if (!isLong && !body.more && !this.isAgain) await new Promise((wake) => { this.wake = wake; this.timer = live.later(wake, live.options.interval); });
+    }
+  }
+
+  update() {
+    if (!this.topics || [...this.live.wanted()].every((topic) => this.topics.has(topic))) return;
+    this.isAgain = true;
+    this.job.abort();
+    if (this.wake) this.wake();
+  }
+
+  close() {
+    this.isDead = true;
+    this.live.cancel(this.timer);
+    this.job.abort();
+  }
+}
+
+// SSE does not tell text from JSON, nor the topic of a message with an event of its own. So it is the bell, and a
+// poll from the cursor brings the messages (but not ephemeral ones).
+class Stream {
+  constructor(link) {
+    Object.assign(this, { link, live: link.live, name: "sse", job: new AbortController() });
+    this.run().then(() => ({ delay: this.retry }), (error) => ({ error, delay: error.delay })).then((why) => link.lost(this, why));
+  }
+
+  async run() {
+    const { live, job } = this, topics = this.topics = new Set(live.wanted()), at = live.cursor;
+    this.timer = live.later(() => this.link.lost(this, {}), live.options.firstByte);
+    const init = await live.init({ Accept: "text/event-stream" });
+    const r = await live.options.fetch(live.address(topics, { since: at || "latest" }), Object.assign(init, { signal: job.signal }));
+    if (r.status !== 200) throw live.refusalOf(r, await r.text());
+    if (!/^text\/event-stream/.test(r.headers.get("content-type"))) throw refusal("no event stream");
+    const reader = r.body.getReader(), decoder = new TextDecoder();
+    for (let rest = "", isBegun; ; isBegun = true) {
+      const { value, done } = await reader.read();
+      if (this.isDead || done) return;
+      live.cancel(this.timer);
+      this.link.alive(this);
+      const lines = (rest + decoder.decode(value, { stream: true })).split(/\r?\n/);
+      rest = lines.pop();
+      for (const line of lines) this.line(line, isBegun);
+      if (!isBegun) this.ring();
+    }
+  }
+
+  line(line, isBegun) {
+    const [, field, value] = /^(\w+): ?(.*)/.exec(line) || [];
+    if (field === "retry" && isBegun) this.retry = +value;
+    if (field === "data" || (field === "id" && value !== this.live.cursor)) this.ring();
+  }
+
+  async ring() {
+    const { live, topics } = this;
+    this.isRung = true;
+    if (this.isPolling) return;
+    this.isPolling = true;
+    try {
+      while (this.isRung && !this.isDead) {
+        const at = live.cursor, body = await (this.isRung = false, live.poll(topics, at || "latest", 0));
+        if (this.isDead) return;
+        live.take(body.items, body.cursor);
+        for (const topic of topics) live.join(topic, at || body.cursor);
+        if (!this.isOpen) this.link.opened(this);
+        if (body.more) this.isRung = true;
+      }
+    } catch (error) {
+      this.link.lost(this, { error, delay: error.delay });
+    }
+    this.isPolling = false;
+  }
+
+  update() {
+    const wanted = this.live.wanted();
+    if (wanted.size !== this.topics.size || [...wanted].some((topic) => !this.topics.has(topic))) this.link.again();
+  }
+
+  close() {
+    this.isDead = true;
+    this.live.cancel(this.timer);
+    this.job.abort();
+  }
+}
+
+// A round goes down the list; if nothing works, the server is away: learn nothing. If a lower one works, those above
+// are passed over.
+class Link {
+  constructor(live) {
+    Object.assign(this, { live, current: null, list: [], index: 0, tries: 0, denied: 0 });
+  }
+
+  update() {
+    const live = this.live, wanted = live.wanted();
+    for (const topic of live.joined.keys()) if (!wanted.has(topic)) live.joined.delete(topic);
+    if (live.isPaused) return;
+    if (!wanted.size && !(this.current instanceof Socket)) { this.stop(); live.setState("idle"); return; }
+    if (this.current) this.current.update();
+    else if (!this.timer && !this.isWeeding) this.connect();
+  }
+
+  // name -> until when it is passed over
+  memory(value) {
+    const key = `rtpush ${this.live.url}`;
+    if (value) this.failed = value;
+    try {
+      if (value) root.sessionStorage.setItem(key, JSON.stringify(value));
+      return JSON.parse(root.sessionStorage.getItem(key)) || {};
+    } catch (e) {
+      return this.failed || {};
+    }
+  }
+
+  can(name) {
+    const o = this.live.options;
+    if (name === "websocket") return !!o.WebSocket;
+    if (!root.AbortController || (name === "sse" && !root.ReadableStream)) return false;
+    return name === "shortpoll" || !root.document || !!this.live.share || o.share === false;
+  }
+
+  connect() {
+    const live = this.live;
+    this.timer = live.cancel(this.timer);
+    if (live.isPaused || live.isClosed) return;
+    if (!this.index) {
+      const able = live.options.transports.filter((name) => this.can(name)), memory = this.memory();
+      this.list = able.filter((name) => !(memory[name] > Date.now()));
+      if (!this.list.length) this.list = able;
+    }
+    if (!this.list.length) { live.fail(refusal("no transport works in this browser")); return; }
+    if (live.cursor && !live.hasBegun) for (const topic of live.wanted()) live.join(topic, live.cursor);
+    const name = this.list[this.index];
+    live.setState("connecting", { transport: name });
+    this.current = name === "websocket" ? new Socket(this) : name === "sse" ? new Stream(this) : new Poller(this, name);
+  }
+
+  alive(t) {
+    if (t.isDead || t !== this.current) return;
+    t.heard = Date.now();
+    this.live.cancel(this.watchTimer);
+    if (t.limit) this.watchTimer = this.live.later(() => this.lost(t, {}), t.limit);
+  }
+
+  opened(t) {
+    const live = this.live;
+    if (t.isDead) return;
+    t.isOpen = true;
+    if (this.index) this.list.slice(0, this.index).forEach((name) => this.strike(name));
+    else if (this.list[0] === live.options.transports[0]) this.memory({});
+    this.index = this.denied = 0;
+    live.hasBegun = true;
+    if (t.name === "sse") t.limit = 2 * live.options.sseHeartbeat;
+    this.alive(t);
+    live.cancel(this.stableTimer);
+    this.stableTimer = live.later(() => { this.tries = 0; }, live.options.stable);
+    this.planProbe(t.name);
+    live.setState("open", { transport: t.name });
+    live.settle();
+    live.pump();
+  }
+
+  strike(name) {
+    const memory = this.memory(), { remember } = this.live.options;
+    if (memory[name] > Date.now()) return;
+    memory[name] = Date.now() + (memory[name] ? remember : Math.min(remember, 15000));
+    this.memory(memory);
+  }
+
+  planProbe(name) {
+    const { options } = this.live, memory = this.memory();
+    const times = options.transports.slice(0, options.transports.indexOf(name)).filter((n) => this.can(n)).map((n) => memory[n] || 0);
+    if (times.length) this.probeTimer = this.live.later(() => this.again(), Math.max(Math.min(...times) - Date.now(), 1000));
+  }
+
+  stop() {
+    const live = this.live, t = this.current;
+    if (t) t.close();
+    this.current = null;
+    this.index = 0;
+    for (const timer of ["timer", "stableTimer", "probeTimer", "watchTimer"]) this[timer] = live.cancel(this[timer]);
+    for (const p of live.outbox) if (t && p.via === t) p.via = null, p.tries++;
+  }
+
+  lost(t, why) {
+    const live = this.live, error = why.error || {}, index = this.index;
+    if (t.isDead) return;
+    this.stop();
+    if (error.status === 401 && (!live.options.token || ++this.denied > 1)) error.isFatal = true;
+    if (error.isFatal) { live.fail(error); return; }
+    if (error.status === 401) live.grant = null;
+    else if (error.status === 403) { this.weed(error); return; }
+    else if (error.status && error.status !== 503) live.emit("error", error);
+    if (!t.isOpen && why.delay === undefined && index + 1 < this.list.length && error.status !== 401) {
+      this.index = index + 1;
+      this.connect();
+    } else this.retry(why);
+    live.pump();
+  }
+
+  retry(why) {
+    const live = this.live, delay = live.delayOf(why, this.tries++);
+    this.isObeying = why.delay !== undefined;
+    live.setState("waiting", { delay });
+    this.timer = live.later(() => this.connect(), delay);
+  }
+
+  async weed(error) {
+    const live = this.live;
+    let found = false;
+    this.isWeeding = true;
+    for (const topic of live.wanted()) {
+      await live.poll([topic], "latest", 0).catch((e) => {
+        if (e.status === 403) found = true, live.refused(topic, e);
+      });
+    }
+    this.isWeeding = false;
+    if (live.isClosed) return;
+    if (!found && live.wanted().size) live.fail(error);
+    else if (!live.isPaused) this.update();
+  }
+
+  poke(isSure) {
+    const t = this.current;
+    if (this.timer && !this.isObeying) this.connect();
+    else if (t && t.isOpen && (isSure || Date.now() - t.heard > 30000)) this.again();
+  }
+
+  again() {
+    this.stop();
+    this.connect();
+  }
+}
+
+// Tabs. The leader says what comes, from which cursor to which. A follower with another cursor has missed something:
+// it holds that back and polls first.
+class Share {
+  constructor(live, name) {
+    Object.assign(this, { live, name, id: live.id, others: new Map(), leader: "", held: null, heard: Date.now() });
+    this.channel = new live.options.BroadcastChannel(name);
+    this.channel.onmessage = (e) => this.read(e.data);
+    this.stand();
+    this.want("who");
+    this.guard();
+  }
+
+  say(t, more) {
+    if (this.channel) this.channel.postMessage(Object.assign({ t, id: this.id }, more));
+  }
+
+  want(t) {
+    this.say(t || "want", { topics: [...this.live.topics.keys()] });
+  }
+
+  stand(steal) {
+    const abort = new AbortController();
+    const hold = () => new Promise((release) => {
+      if (this.abort !== abort) { release(); return; }
+      this.release = release;
+      this.lead();
+    });
+    const gone = () => { if (this.abort === abort) this.resign(), this.stand(); };
+    this.abort = abort;
+    this.live.options.locks.request(this.name, steal ? { steal } : { signal: abort.signal }, hold).then(gone, gone);
+  }
+
+  lead() {
+    const live = this.live;
+    this.isLeader = true;
+    this.leader = this.id;
+    this.held = null;
+    for (const topic of live.joined.keys()) if (live.cursor) live.joined.set(topic, live.cursor); else live.joined.delete(topic);
+    this.say("lead");
+    live.link.update();
+  }
+
+  resign() {
+    if (this.isLeader) this.live.link.stop();
+    this.isLeader = false;
+    this.leader = "";
+    if (this.release) this.release();
+    this.release = null;
+  }
+
+  leave() {
+    const abort = this.abort;
+    this.abort = null;
+    this.resign();
+    if (abort) abort.abort();
+    this.say("bye");
+  }
+
+  comeBack() {
+    this.hold();
+    this.stand();
+    this.want("who");
+  }
+
+  close() {
+    this.leave();
+    this.channel.close();
+    this.channel = null;
+  }
+
+  feed(from, items, to) {
+    if (this.isLeader && (items.length || from !== to)) this.say("feed", { from, items, to });
+  }
+
+  status() {
+    const { state, transport, cursor, session, joined } = this.live;
+    if (this.isLeader) this.say("status", { state, transport, cursor, session, joined: [...joined] });
+  }
+
+  read(m) {
+    if (this.live.isPaused || !this.channel) return;
+    if (m.topics) this.others.set(m.id, m.topics);
+    if (m.t === "bye") this.others.delete(m.id);
+    if (this.isLeader) {
+      if (m.topics || m.t === "bye") this.live.link.update();
+      if (m.topics) this.status();
+      return;
+    }
+    if (m.t === "lead" || m.t === "status" || m.t === "feed") this.follow(m);
+    if (m.t === "lead") this.want();
+    if (m.t === "refused") this.live.refused(m.topic, m);
+  }
+
+  follow(m) {
+    const live = this.live;
+    this.heard = Date.now();
+    if (m.id !== this.leader) {
+      if (this.leader || live.cursor) this.hold();
+      this.leader = m.id;
+    }
+    if (m.t === "feed") {
+      if (live.cursor && m.from !== live.cursor && !(m.to && isBehind(m.to, live.cursor))) this.hold();
+      if (this.held) this.held.push(m);
+      else live.take(m.items, m.to);
+    } else if (m.t === "status") {
+      live.session = m.session;
+      live.joined = new Map(m.joined);
+      if (!live.cursor) live.take([], m.cursor);
+      else if (m.cursor && !isBehind(m.cursor, live.cursor)) this.hold();
+      live.setState(m.state, { transport: m.transport });
+      for (const topic of live.joined.keys()) live.joinedTopic(topic);
+      live.settle();
+    }
+    if (this.held) this.catchUp();
+  }
+
+  hold() {
+    if (!this.held && this.live.cursor) this.held = [];
+  }
+
+  async catchUp() {
+    const live = this.live, topics = [...live.topics.keys()], isDone = () => !this.held || live.isClosed;
+    if (this.isCatching || !topics.every((topic) => live.joined.has(topic))) return;
+    this.isCatching = true;
+    for (let tries = 0, isBack = !topics.length; !isDone();) {
+      if (isBack) {
+        const held = this.held;
+        this.held = null;
+        for (const m of held) live.take(m.items, m.to);
+        break;
+      }
+      try {
+        const body = await live.poll(topics, live.cursor, 0);
+        if (isDone()) break;
+        live.take(body.items, body.cursor);
+        isBack = !body.more && (!this.held[0] || !isAhead(this.held[0].from, live.cursor));
+        if (!isBack && !body.more) await live.pause(100);
+      } catch (e) {
+        await live.pause(live.delayOf(e, tries++));
+      }
+    }
+    this.isCatching = false;
+  }
+
+  guard() {
+    const live = this.live, now = Date.now();
+    if (!this.isLeader && !live.isPaused && now - this.heard > FOLLOW_SILENCE) {
+      this.want("who");
+      live.later(() => { if (!this.isLeader && !live.isPaused && this.heard < now) this.abort.abort(), this.stand(true); }, 3000);
+    }
+    live.later(() => this.guard(), FOLLOW_SILENCE / 2);
+  }
+}
+
+class Live {
+  constructor(url, options) {
+    const o = this.options = Object.assign({}, DEFAULTS, options);
+    Object.assign(this, { id: random(), session: random(), topics: new Map(), joined: new Map(), outbox: [], timers: new Set(),
+      listeners: { gap: new Set(), state: new Set(), error: new Set() }, cursor: o.since || "", state: "idle", transport: "" });
+    this.url = new URL(url, root.location ? root.location.href : undefined).href.replace(/\/+$/, "");
+    this.link = new Link(this);
+    const share = o.share === undefined ? !o.token && !!root.document : o.share;
+    if (share && o.locks && o.BroadcastChannel) this.share = new Share(this, `rtpush ${this.url} ${share}`);
+    this.listen(true);
+  }
+
+  subscribe(topic, fn, options) {
+    let since = options && options.since;
+    const isKnown = this.joined.has(topic);
+    if (since === undefined && (isKnown ? isPresence(topic) : this.cursor && this.transport && this.transport !== "websocket")) since = "latest";
+    const sub = { topic, fn, since, queue: since === undefined ? null : [], floor: "" };
+    const off = () => this.unsubscribe(sub);
+    off.ready = new Promise((ready) => { sub.ready = ready; });
+    if (!this.topics.has(topic)) this.topics.set(topic, new Set());
+    this.topics.get(topic).add(sub);
+    if (isKnown) this.joinedTopic(topic);
+    this.refresh();
+    return off;
+  }
+
+  presence(topic, fn) {
+    let here, said;
+    return this.subscribe(`@presence/${topic}`, ({ data }) => {
+      const { join = [], leave = [], count } = data;
+      here = new Set(data.here || (join.length + leave.length ? here : []));
+      join.forEach((name) => here.add(name));
+      leave.forEach((name) => here.delete(name));
+      const now = { here: here.size === count ? [...here] : null, count }, text = JSON.stringify(now);
+      if (text !== said) fn(now);
+      said = text;
+    });
+  }
+
+  publish(topic, data, options) {
+    const { event, ephemeral, key } = options || {};
+    return new Promise((resolve, reject) => {
+      if (this.isClosed) { reject(refusal("closed")); return; }
+      this.outbox.push({ topic, data, event, ephemeral, key: key || random(), resolve, reject, tries: 0, first: 0, via: null });
+      this.pump();
+    });
+  }
+
+  on(name, fn) {
+    this.listeners[name].add(fn);
+    return () => this.listeners[name].delete(fn);
+  }
+
+  close() {
+    if (this.isClosed) return;
+    this.isClosed = true;
+    this.listen(false);
+    this.link.stop();
+    if (this.share) this.share.close();
+    for (const timer of this.timers) clearTimeout(timer);
+    this.timers.clear();
+    this.topics.clear();
+    for (const p of this.outbox.splice(0)) p.reject(refusal("closed"));
+    this.setState("closed");
+  }
+
+  later(fn, ms) {
+    const timer = setTimeout(() => { this.timers.delete(timer); fn(); }, ms);
+    this.timers.add(timer);
+    return timer;
+  }
+
+  cancel(timer) {
+    clearTimeout(timer);
+    this.timers.delete(timer);
+  }
+
+  pause(ms) {
+    return new Promise((done) => this.later(done, ms));
+  }
+
+  // The server's word, or full jitter.
+  delayOf({ delay }, tries) {
+    const { backoff, backoffMax } = this.options;
+    return delay === undefined ? Math.random() * Math.min(backoffMax, backoff * Math.pow(2, tries)) : Math.min(delay, 2147483647);
+  }
+
+  call(fn, ...args) {
+    try { fn(...args); } catch (e) { setTimeout(() => { throw e; }); }
+  }
+
+  emit(name, ...args) {
+    for (const fn of [...this.listeners[name]]) this.call(fn, ...args);
+  }
+
+  setState(state, detail) {
+    const { transport = "", delay } = detail || {};
+    if (state === this.state && transport === this.transport && delay === undefined) return;
+    Object.assign(this, { state, transport });
+    this.emit("state", state, { transport, delay });
+    if (this.share) this.share.status();
+  }
+
+  fail(error) {
+    error.isFatal = true;
+    this.emit("error", error);
+    this.close();
+  }
+
+  listen(on) {
+    const doc = root.document, verb = on ? "addEventListener" : "removeEventListener";
+    if (!doc || !root[verb]) return;
+    if (on) {
+      this.pageEvent = ({ type }) => {
+        if (type === "pagehide" || type === "freeze") this.sleep();
+        else if (type === "pageshow" || type === "resume") this.wake();
+        else if (type === "offline") this.wasOffline = true;
+        else if (type === "online" || doc.visibilityState === "visible") this.poke(type === "online" && this.wasOffline);
+      };
+    }
+    for (const type of ["pagehide", "pageshow", "online", "offline"]) root[verb](type, this.pageEvent);
+    for (const type of ["freeze", "resume", "visibilitychange"]) doc[verb](type, this.pageEvent);
+  }
+
+  sleep() {
+    if (this.isPaused) return;
+    this.isPaused = true;
+    this.link.stop();
+    if (this.share) this.share.leave();
+    this.setState("paused");
+  }
+
+  wake() {
+    if (!this.isPaused) { this.poke(); return; }
+    this.isPaused = false;
+    if (this.share) this.share.comeBack();
+    else this.link.update();
+  }
+
+  poke(isSure) {
+    this.wasOffline = false;
+    if (!this.share || this.share.isLeader) this.link.poke(isSure);
+    else this.share.want("who");
+    this.pump();
+  }
+
+  subsOf(topic) {
+    const found = [];
+    for (const [name, subs] of this.topics) if (name === topic || matches(name, topic)) found.push(...subs);
+    return found;
+  }
+
+  wanted() {
+    const all = new Set(this.topics.keys());
+    if (this.share) for (const other of this.share.others.values()) for (const topic of other) all.add(topic);
+    return all;
+  }
+
+  refresh() {
+    if (this.isRefreshing) return;
+    this.isRefreshing = true;
+    Promise.resolve().then(() => {
+      this.isRefreshing = false;
+      if (this.isClosed) return;
+      if (this.share && !this.share.isLeader) this.share.want();
+      else this.link.update();
+      this.settle();
+    });
+  }
+
+  unsubscribe(sub) {
+    const subs = this.topics.get(sub.topic);
+    sub.isOff = true;
+    if (!subs || !subs.delete(sub)) return;
+    if (!subs.size) this.topics.delete(sub.topic);
+    this.refresh();
+  }
+
+  refused(topic, { code, reason, message }) {
+    const subs = this.topics.get(topic);
+    if (subs) {
+      for (const sub of subs) sub.isOff = true;
+      this.topics.delete(topic);
+      this.emit("error", refusal(reason || message, { code, topic }));
+      this.refresh();
+    }
+    if (!this.share || !this.share.isLeader) return;
+    for (const [id, other] of this.share.others) this.share.others.set(id, other.filter((name) => name !== topic));
+    this.share.say("refused", { topic, code, reason: reason || message });
+  }
+
+  join(topic, cursor) {
+    if (this.joined.has(topic) || !cursor) return;
+    this.joined.set(topic, cursor);
+    this.joinedTopic(topic);
+    if (this.share) this.share.status();
+    this.settle();
+  }
+
+  joinedTopic(topic) {
+    for (const sub of this.topics.get(topic) || []) if (!sub.queue) sub.ready();
+  }
+
+  take(items, to) {
+    const from = this.cursor;
+    for (const item of items) item.type === "gap" ? this.tellGap(item) : this.hand(item);
+    this.advance(to);
+    if (this.share) this.share.feed(from, items, this.cursor);
+  }
+
+  advance(to) {
+    if (!to || (!this.isStale && this.cursor && isBehind(to, this.cursor))) return;
+    this.cursor = to;
+    this.isStale = false;
+  }
+
+  // The cursor stays (messages older than `to` may follow) until the next message moves it, to another epoch too.
+  // Until then the server may tell it again.
+  tellGap({ from, to, reason, topic }) {
+    const text = JSON.stringify([from, to, reason, topic]);
+    if (!topic && reason === "epoch") this.isStale = true;
+    if (text === this.lastGap) return;
+    this.lastGap = text;
+    this.emit("gap", { from, to, reason, topic });
+  }
+
+  hand(m) {
+    const isNow = isSnapshot(m);
+    if (!isNow && !this.isStale && this.cursor && isBehind(m.id, this.cursor)) return;
+    this.lastGap = "";
+    for (const sub of this.subsOf(m.topic)) sub.queue ? sub.queue.push(m) : this.deliver(sub, m);
+    if (!isNow) this.advance(m.id);
+  }
+
+  deliver(sub, { id, topic, event, data, encoding, replay }) {
+    if (sub.isOff || this.isClosed) return;
+    if (sub.floor && isBehind(id, sub.floor) && !isSnapshot({ topic, data })) return;
+    const m = { id, topic, data: encoding === "base64" ? fromBase64(data) : data };
+    if (event !== undefined) m.event = event;
+    if (replay) m.replay = true;
+    this.call(sub.fn, m);
+  }
+
+  // A late subscription's past comes by polls, which move no cursor, while what is live waits in its queue.
+  settle() {
+    for (const subs of this.topics.values()) for (const sub of subs) if (sub.queue && !sub.isBusy && this.joined.has(sub.topic)) this.history(sub);
+  }
+
+  async history(sub) {
+    sub.isBusy = true;
+    for (let tries = 0; sub.queue && !sub.isOff && !this.isClosed;) {
+      try {
+        const body = await this.poll([sub.topic], sub.since, 0), from = this.joined.get(sub.topic) || "";
+        if (sub.isOff || this.isClosed) return;
+        if (body.gap) this.tellGap(Object.assign({ topic: sub.topic }, body.gap));
+        for (const m of body.messages) this.deliver(sub, isPresence(m.topic) ? m : Object.assign(m, { replay: true }));
+        sub.since = body.cursor;
+            if (!body.more && !isAhead(from, body.cursor)) this.settled(sub, body.cursor);
+        else if (!body.more) await this.pause(100);
+      } catch (error) {
+        if (isFinal(error, tries)) { this.refused(sub.topic, error); return; }
+        await this.pause(this.delayOf(error, tries++));
+      }
+    }
+  }
+
+  settled(sub, floor) {
+    const queue = sub.queue;
+    Object.assign(sub, { floor, queue: null });
+    for (const m of queue) this.deliver(sub, m);
+    sub.ready();
+  }
+
+  address(topics, query) {
+    const parts = [...topics].map((topic) => `topic=${encodeURIComponent(topic)}`);
+    const all = Object.assign({ session: this.session }, query);
+    for (const name of Object.keys(all)) if (all[name]) parts.push(`${name}=${encodeURIComponent(all[name])}`);
+    return `${this.url}?${parts.join("&")}`;
+  }
+
+  async init(headers) {
+    const token = await this.token();
+    if (token !== undefined) headers.Authorization = `Bearer ${token}`;
+    return { headers, cache: "no-store", credentials: this.options.credentials };
+  }
+
+  async ask(url, init, ms, job = new AbortController()) {
+    const timer = this.later(() => job.abort(), ms);
+    try {
+      const r = await this.options.fetch(url, Object.assign(init, { signal: job.signal })), text = await r.text();
+      if (!r.ok) throw this.refusalOf(r, text);
+      return JSON.parse(text);
+    } finally {
+      this.cancel(timer);
+    }
+  }
+
+  refusalOf(r, text) {
+    let body = {};
+    try { body = JSON.parse(text); } catch (e) { /* a proxy's page */ }
+    return refusal(body.reason || `HTTP ${r.status}`, { status: r.status, code: body.error,
+      delay: r.status === 429 || r.status === 503 ? r.headers.get("retry-after") * 1000 || undefined : undefined });
+  }
+
+  async poll(topics, since, wait, job) {
+    const init = await this.init({ Accept: "application/json" });
+    const body = await this.ask(this.address(topics, { since, wait }), init, wait * 1000 + this.options.timeout, job);
+    if (!body.cursor || !body.messages) throw refusal("not a poll's answer");
+    body.items = body.gap ? [Object.assign({ type: "gap" }, body.gap)].concat(body.messages) : body.messages;
+    return body;
+  }
+
+  async token() {
+    const ask = this.options.token;
+    if (typeof ask !== "function") return ask;
+    if (this.grant && Date.now() < this.grant.until) return this.grant.token;
+    if (!this.asking) this.asking = Promise.resolve().then(ask).then((given) => this.keep(given), (error) => { this.asking = null; throw error; });
+    return this.asking;
+  }
+
+  keep(given) {
+    const { token, expires } = typeof given === "object" ? given : { token: given };
+    const left = expires - Date.now(), until = left > 0 ? expires - Math.min(30000, left / 5) : Infinity;
+    this.asking = null;
+    this.grant = { token, until };
+    this.cancel(this.tokenTimer);
+    if (until < Infinity && !this.isClosed) this.tokenTimer = this.later(() => this.renew(), Math.min(until - Date.now(), 2147483647));
+    return token;
+  }
+
+  renew() {
+    this.grant = null;
+    this.token().then((token) => {
+      const t = this.link.current;
+      if (t && t.renew) t.renew(token);
+    }, (error) => { this.emit("error", error); });
+  }
+
+  // In order: new ones by the socket, repeated ones by POST, and the rest wait for those.
+  pump() {
+    const t = this.share && !this.share.isLeader ? null : this.link.current;
+    const socket = t instanceof Socket ? t : null;
+    for (const p of this.outbox) {
+      if (p.via === "post" || this.postTimer) return;
+      if (p.via) continue;
+      if (!socket || p.tries || asBytes(p.data)) { this.post(p); return; }
+      if (!socket.isOpen) return;
+      p.via = socket;
+      p.first = p.first || Date.now();
+      socket.publish(p, (m) => this.published(p, m.type === "error" && { delay: 0 }, m.id));
+    }
+  }
+
+  async post(p) {
+    const bytes = asBytes(p.data), isText = typeof p.data === "string" || p.data === undefined;
+    const query = { event: p.event, ephemeral: p.ephemeral ? 1 : 0 };
+    p.via = "post";
+    try {
+      const init = await this.init({ "Content-Type": bytes ? "application/octet-stream" : isText ? "text/plain; charset=utf-8" : "application/json", "Idempotency-Key": p.key });
+      p.first = p.first || Date.now();
+      const body = bytes || (isText ? p.data || "" : JSON.stringify(p.data));
+      const answer = await this.ask(this.address([p.topic], query), Object.assign(init, { method: "POST", body }), this.options.timeout);
+      this.published(p, null, answer.id);
+    } catch (error) {
+      this.published(p, error);
+    }
+  }
+
+  published(p, error, id) {
+    const at = this.outbox.indexOf(p), isLate = Date.now() - p.first > this.options.publishWithin;
+    if (at < 0) return;
+    if (error && !isFinal(error, p.tries) && !isLate) {
+      if (error.status === 401) this.grant = null;
+      p.via = null;
+      this.postTimer = this.later(() => { this.postTimer = 0; this.pump(); }, this.delayOf(error, p.tries++));
+      return;
+    }
+    this.outbox.splice(at, 1);
+    error ? p.reject(error) : p.resolve(id);
+    this.pump();
+  }
+}
+
+const rtpush = (url, options) => new Live(url === undefined ? "/live" : url, options);
+rtpush.rtpush = rtpush;
+root.rtpush = rtpush;
+if (typeof module === "object" && module.exports) module.exports = rtpush;
+})(typeof globalThis === "object" ? globalThis : self);
