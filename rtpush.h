@@ -4521,7 +4521,7 @@ static void rp_reader_turn(rtpush_hub *hub, rp_reader *r, rp_source *s) {
     bool is_simple = r->count == 1 && !s->is_pattern && !r->replays && r->wire->spelling >= 0;
     const rp_entry *e = rp_sub_entry(r->subs);
     if (r->wire->answer) r->wire->answer(hub, r);
-    else if (is_simple && e->pos >= r->began && RP_MAX(rp_sub_pos(r, r->subs), r->subs->told) >= s->evicted) rp_reader_one(hub, r, rp_source_topic(s));
+    else if (is_simple && e->pos >= r->began && !rp_sub_is_gone(r, r->subs)) rp_reader_one(hub, r, rp_source_topic(s));
     else rp_reader_fill(hub, r);
 }
 
@@ -6444,10 +6444,11 @@ static void rp_poll_answer_init(rp_poll_answer *answer, const rp_gap *gap) {
 
 // What a poll has lost since it began: it is told, whatever the policy.
 static void rp_poll_gap(rtpush_hub *hub, rp_reader *r, rp_gap *gap) {
-    if (!rp_reader_gone(r)) return;
+    uint64_t to = 0;
     for (uint16_t i = 0; i < r->count; i++)
-        if (rp_sub_is_gone(r, &r->subs[i])) gap->to = RP_MAX(gap->to, r->subs[i].source->evicted);
-    if (gap->is_told) return; // it began with one: that goes further now
+        if (rp_sub_is_gone(r, &r->subs[i])) to = RP_MAX(to, r->subs[i].source->evicted);
+    gap->to = RP_MAX(gap->to, to);
+    if (!to || gap->is_told) return; // it began with one: that goes further now
     gap->is_told = true;
     gap->reason = "evicted";
     rp_cursor_write(gap->from, hub->log.epoch, rp_reader_cursor(hub, r));
@@ -7425,7 +7426,7 @@ static void rp_route_mount(rtpush_request *request) {
 // ============================================================================
 #ifdef RP_SERVER
 // <script>
-static const char rp_script_tag[] = "\"3776612306-34903\"";
+static const char rp_script_tag[] = "\"3408004399-34903\"";
 static const char *const rp_script[] = {
     "// rtpush.js: the browser client of rtpush. Public domain (UNLICENSE). ES2017. Options: rtpush.d.ts.\n",
     "//\n",
@@ -7572,10 +7573,23 @@ static const char *const rp_script[] = {
     "  }\n",
     "}\n",
     "\n",
-    "// The first long poll is held for a second only.\n",
-    "class Poller {\n",
+    "// A transport of requests, which end when it is closed.\n",
+    "class Requests {\n",
     "  constructor(link, name) {\n",
     "    Object.assign(this, { link, live: link.live, name, job: new AbortController() });\n",
+    "  }\n",
+    "\n",
+    "  close() {\n",
+    "    this.isDead = true;\n",
+    "    this.live.cancel(this.timer);\n",
+    "    this.job.abort();\n",
+    "  }\n",
+    "}\n",
+    "\n",
+    "// The first long poll is held for a second only.\n",
+    "class Poller extends Requests {\n",
+    "  constructor(link, name) {\n",
+    "    super(link, name);\n",
     "    this.run().catch((error) => link.lost(this, { error, delay: error.delay }));\n",
     "  }\n",
     "\n",
@@ -7606,19 +7620,13 @@ static const char *const rp_script[] = {
     "    this.job.abort();\n",
     "    if (this.wake) this.wake();\n",
     "  }\n",
-    "\n",
-    "  close() {\n",
-    "    this.isDead = true;\n",
-    "    this.live.cancel(this.timer);\n",
-    "    this.job.abort();\n",
-    "  }\n",
     "}\n",
     "\n",
     "// SSE does not tell text from JSON, nor the topic of a message with an event of its own. So it is the bell, and a\n",
     "// poll from the cursor brings the messages (but not ephemeral ones).\n",
-    "class Stream {\n",
+    "class Stream extends Requests {\n",
     "  constructor(link) {\n",
-    "    Object.assign(this, { link, live: link.live, name: \"sse\", job: new AbortController() });\n",
+    "    super(link, \"sse\");\n",
     "    this.run().then(() => ({ delay: this.retry }), (error) => ({ error, delay: error.delay })).then((why) => link.lost(this, why));\n",
     "  }\n",
     "\n",
@@ -7671,12 +7679,6 @@ static const char *const rp_script[] = {
     "  update() {\n",
     "    const wanted = this.live.wanted();\n",
     "    if (wanted.size !== this.topics.size || [...wanted].some((topic) => !this.topics.has(topic))) this.link.again();\n",
-    "  }\n",
-    "\n",
-    "  close() {\n",
-    "    this.isDead = true;\n",
-    "    this.live.cancel(this.timer);\n",
-    "    this.job.abort();\n",
     "  }\n",
     "}\n",
     "\n",

@@ -2859,8 +2859,9 @@ static void the_librarys_own_pages_can_be_switched_off(void) {
     rtpush_desc d;
     for (int off = 0; off < 2; off++) {
         memset(&d, 0, sizeof d);
-        d.expose_off = off;
+        d.expose_off = d.script_off = off;
         if (!start(&d)) return;
+        CHECK_INT(request_once("GET", "/rtpush.js", NULL, NULL).status, off ? 404 : 200);
         CHECK_INT(request_once("GET", "/healthz", NULL, NULL).status, off ? 404 : 200);
         CHECK_INT(request_once("GET", "/metrics", NULL, NULL).status, off ? 404 : 200);
         if (!off) CHECK_HAS(body_text, "\nrtpush_delivered");

@@ -143,10 +143,23 @@ class Socket {
   }
 }
 
-// The first long poll is held for a second only.
-class Poller {
+// A transport of requests, which end when it is closed.
+class Requests {
   constructor(link, name) {
     Object.assign(this, { link, live: link.live, name, job: new AbortController() });
+  }
+
+  close() {
+    this.isDead = true;
+    this.live.cancel(this.timer);
+    this.job.abort();
+  }
+}
+
+// The first long poll is held for a second only.
+class Poller extends Requests {
+  constructor(link, name) {
+    super(link, name);
     this.run().catch((error) => link.lost(this, { error, delay: error.delay }));
   }
 
@@ -177,19 +190,13 @@ class Poller {
     this.job.abort();
     if (this.wake) this.wake();
   }
-
-  close() {
-    this.isDead = true;
-    this.live.cancel(this.timer);
-    this.job.abort();
-  }
 }
 
 // SSE does not tell text from JSON, nor the topic of a message with an event of its own. So it is the bell, and a
 // poll from the cursor brings the messages (but not ephemeral ones).
-class Stream {
+class Stream extends Requests {
   constructor(link) {
-    Object.assign(this, { link, live: link.live, name: "sse", job: new AbortController() });
+    super(link, "sse");
     this.run().then(() => ({ delay: this.retry }), (error) => ({ error, delay: error.delay })).then((why) => link.lost(this, why));
   }
 
@@ -242,12 +249,6 @@ class Stream {
   update() {
     const wanted = this.live.wanted();
     if (wanted.size !== this.topics.size || [...wanted].some((topic) => !this.topics.has(topic))) this.link.again();
-  }
-
-  close() {
-    this.isDead = true;
-    this.live.cancel(this.timer);
-    this.job.abort();
   }
 }
 
