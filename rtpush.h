@@ -5388,6 +5388,9 @@ typedef struct rp_inflow {
     rp_ws ws;
 } rp_inflow;
 
+// ?events=: data alone; named by topic where a message has no event; each message as an envelope's JSON (PROTOCOL §3).
+enum rp_events { RP_EVENTS_PLAIN, RP_EVENTS_TOPIC, RP_EVENTS_ENVELOPE };
+
 // A reply in pieces: the host's, or a file's.
 typedef struct rp_stream {
     rp_slot slot;
@@ -5410,7 +5413,8 @@ struct rp_conn {
     bool is_resuming; // in server.resume
     bool is_in_input; // its input is being looked at
     bool is_counted;  // in server.ips
-    bool awaits_pong, names_topics;
+    bool awaits_pong;
+    uint8_t events;   // rp_events: how a stream of events is spelled
     bool is_unknown;  // has to log in by its first message
     uint16_t code;    // for on_close
     uint16_t pings, ping_second; // pings in this second
@@ -6157,15 +6161,25 @@ static void rp_envelope_replayed(rtpush_hub *hub, rp_reader *r, const rp_replay 
 static const rp_wire rp_wire_envelope = {"envelope",      RTPUSH_ENVELOPE,   RP_ENVELOPE,         rp_conn_write, rp_envelope_put, NULL,
                                          rp_envelope_gap, rp_socket_closing, rp_envelope_replayed};
 
-static void rp_envelope_hello(rtpush_hub *hub, rp_conn *c, const rp_gap *gap) {
-    rp_buf *buf = rp_hub_text(hub);
+static void rp_envelope_hello_text(rtpush_hub *hub, rp_buf *buf, const rp_gap *gap, int64_t heartbeat_ms) {
     rp_buf_text(&hub->mem, buf, "{\"type\":\"hello\"");
     if (gap->is_told) rp_buf_text(&hub->mem, buf, ",\"cursor\":"), rp_json_text(&hub->mem, buf, gap->from);
     else rp_envelope_cursor(hub, buf, "cursor", gap->start);
     rp_buf_text(&hub->mem, buf, ",\"heartbeat\":");
-    rp_buf_number(&hub->mem, buf, (uint64_t)RP_MAX(hub->desc.heartbeat_ms, (int64_t)0));
+    rp_buf_number(&hub->mem, buf, (uint64_t)RP_MAX(heartbeat_ms, (int64_t)0));
     rp_buf_text(&hub->mem, buf, "}");
+}
+
+static void rp_envelope_hello(rtpush_hub *hub, rp_conn *c, const rp_gap *gap) {
+    rp_buf *buf = rp_hub_text(hub);
+    rp_envelope_hello_text(hub, buf, gap, hub->desc.heartbeat_ms);
     rp_envelope_send(hub, c, buf);
+}
+
+static void rp_envelope_reconnect_text(rtpush_hub *hub, rp_buf *buf, uint64_t after_ms) {
+    rp_buf_text(&hub->mem, buf, "{\"type\":\"reconnect\",\"after\":");
+    rp_buf_number(&hub->mem, buf, after_ms);
+    rp_buf_text(&hub->mem, buf, "}");
 }
 
 // --- SSE ---
@@ -6199,14 +6213,24 @@ static void rp_event_gap(rtpush_hub *hub, rp_reader *r, const rp_gap *gap) {
     rp_event_send(hub, rp_conn_of(r), buf);
 }
 
-static const char *rp_event_other(const rp_conn *c, const char *topic) { return c->names_topics && strcmp(topic, "gap") ? topic : NULL; }
+// A message in the spelling that this reader asked for.
+static void rp_event_text(rtpush_hub *hub, const rp_conn *c, rp_buf *buf, const rtpush_message *m, bool is_replay) {
+    if (c->events != RP_EVENTS_ENVELOPE) {
+        rp_spell_event(hub, buf, m, c->events == RP_EVENTS_TOPIC && strcmp(m->topic, "gap") ? m->topic : NULL, is_replay);
+        return;
+    }
+    if (!is_replay) rp_event_id(hub, buf, m->seq);
+    rp_buf_text(&hub->mem, buf, "data: ");
+    rp_spell_envelope(hub, buf, m, is_replay);
+    rp_buf_text(&hub->mem, buf, "\n\n");
+}
 
 static bool rp_event_put(rtpush_hub *hub, rp_reader *r, const rp_msg *m, bool is_replay) {
     rp_conn *c = rp_conn_of(r);
     rtpush_message view = rp_msg_view(m, 0, 0);
     if (!rp_conn_has_room(hub, c)) return false;
     rp_buf *buf = rp_hub_text(hub);
-    rp_spell_event(hub, buf, &view, rp_event_other(c, view.topic), is_replay);
+    rp_event_text(hub, c, buf, &view, is_replay);
     rp_event_send(hub, c, buf);
     return rp_conn_is_live(c);
 }
@@ -6224,7 +6248,7 @@ static void rp_event_closing(rtpush_hub *hub, rp_reader *r, enum rp_closing why)
 }
 
 static const rp_wire rp_wire_event = {"sse", RTPUSH_SSE, RP_EVENT, rp_conn_write, rp_event_put, NULL, rp_event_gap, rp_event_closing, NULL};
-// For HTTP/1.0 (no chunks) and ?events=topic: spelled for this reader alone.
+// For HTTP/1.0 (no chunks) and ?events=: spelled for this reader alone.
 static const rp_wire rp_wire_event_own = {"sse", RTPUSH_SSE, -1, rp_conn_write, rp_event_put, NULL, rp_event_gap, rp_event_closing, NULL};
 
 // `retry:` with up to 20 % jitter, so that a server's readers do not come back as one.
@@ -6246,8 +6270,26 @@ static void rp_event_hello(rtpush_hub *hub, rp_conn *c, const rp_gap *gap) {
     rp_event_retry_text(hub, buf, rp_event_retry(hub));
     rp_buf_text(&hub->mem, buf, ": rtpush\n");
     if (!gap->is_told) rp_event_id(hub, buf, id);
+    if (c->events == RP_EVENTS_ENVELOPE) {
+        rp_buf_text(&hub->mem, buf, "data: ");
+        rp_envelope_hello_text(hub, buf, gap, hub->desc.sse_heartbeat_ms);
+        rp_buf_text(&hub->mem, buf, "\n");
+    }
     rp_buf_text(&hub->mem, buf, "\n");
     if (gap->is_told) rp_event_gap_text(hub, buf, gap, id);
+    rp_event_send(hub, c, buf);
+}
+
+// Its last words before a drain ends it: when to come back.
+static void rp_event_goodbye(rtpush_hub *hub, rp_conn *c, uint64_t after_ms) {
+    rp_buf *buf = rp_hub_text(hub);
+    rp_event_retry_text(hub, buf, after_ms);
+    if (c->events == RP_EVENTS_ENVELOPE) {
+        rp_buf_text(&hub->mem, buf, "data: ");
+        rp_envelope_reconnect_text(hub, buf, after_ms);
+        rp_buf_text(&hub->mem, buf, "\n");
+    }
+    rp_buf_text(&hub->mem, buf, "\n");
     rp_event_send(hub, c, buf);
 }
 
@@ -6263,7 +6305,7 @@ static void rp_push_presence(rtpush_hub *hub, rp_conn *c, rtpush_slice name, uin
         rp_envelope_message(hub, c, &m, false);
     } else {
         rp_buf *buf = rp_hub_text(hub);
-        rp_spell_event(hub, buf, &m, rp_event_other(c, topic), false);
+        rp_event_text(hub, c, buf, &m, false);
         rp_event_send(hub, c, buf);
     }
 }
@@ -7146,12 +7188,19 @@ static void rp_route_poll(rtpush_hub *hub, rp_conn *c, rp_gap *gap, bool has_cur
     rp_conn_arm(hub, c);
 }
 
+static enum rp_events rp_events_asked(const rtpush_head *head) {
+    char text[16];
+    if (rp_query_find(head->query, "events", text, sizeof text) < 0) return RP_EVENTS_PLAIN;
+    return !strcmp(text, "topic") ? RP_EVENTS_TOPIC : !strcmp(text, "envelope") ? RP_EVENTS_ENVELOPE : RP_EVENTS_PLAIN;
+}
+
 static void rp_route_events(rtpush_hub *hub, rp_conn *c, const rp_gap *gap) {
-    static const char extra[] = "Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n";
+    static const char extra[] = "Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\nRtpush-Events: envelope\r\n";
+    size_t size = c->events == RP_EVENTS_ENVELOPE ? strlen(extra) : strlen(extra) - strlen("Rtpush-Events: envelope\r\n");
     rp_buf *own = rp_conn_own(hub, c);
     if (!own) return;
     uint64_t id = rp_push_first_id(hub, &c->reader, gap);
-    rp_reply_head(hub, c, own, 200, "text/event-stream", rp_slice_of(extra), RP_LENGTH_CHUNKED);
+    rp_reply_head(hub, c, own, 200, "text/event-stream", rp_slice(extra, size), RP_LENGTH_CHUNKED);
     rp_conn_enter(hub, c, RP_PHASE_STREAM);
     c->since = c->beat = hub->wheel.now;
     rp_event_hello(hub, c, gap);
@@ -7231,7 +7280,7 @@ static void rp_route_read(rtpush_request *request) {
     const rtpush_head *head = request->head;
     bool is_socket = head->wants_websocket, is_envelope = is_socket && rp_offers_envelope(head);
     bool is_events = !is_socket && rp_accepts_events(head), by_tag;
-    char key[80], events[8];
+    char key[80];
     int64_t wait_ms = 0;
     rp_start start;
     rp_gap gap;
@@ -7248,9 +7297,9 @@ static void rp_route_read(rtpush_request *request) {
         rp_reply_whole(hub, c, 200, "text/event-stream", rp_slice_of("Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"), rp_slice(NULL, 0));
         return;
     }
-    c->names_topics = rp_query_find(head->query, "events", events, sizeof events) == 5 && !strcmp(events, "topic");
+    c->events = (uint8_t)rp_events_asked(head);
     const rp_wire *wire = is_envelope ? &rp_wire_envelope : is_socket ? &rp_wire_raw : !is_events ? &rp_wire_poll
-                        : c->is_http11 && !c->names_topics ? &rp_wire_event : &rp_wire_event_own;
+                        : c->is_http11 && c->events == RP_EVENTS_PLAIN ? &rp_wire_event : &rp_wire_event_own;
     if (c->is_head) wait_ms = 0;
     if (start.kind == RP_START_NONE && !is_socket && !is_events && wait_ms <= 0) start.kind = RP_START_EARLIEST;
     bool has_cursor = start.kind >= RP_START_SEQ;
@@ -8855,17 +8904,13 @@ static void rp_clock_drain(rtpush_hub *hub, rp_conn *c) {
     }
     if (c->phase == RP_PHASE_SOCKET) {
         if (c->reader.wire == &rp_wire_envelope) {
-            rp_buf_text(&hub->mem, buf, "{\"type\":\"reconnect\",\"after\":");
-            rp_buf_number(&hub->mem, buf, c->drain_ms);
-            rp_buf_text(&hub->mem, buf, "}");
+            rp_envelope_reconnect_text(hub, buf, c->drain_ms);
             rp_envelope_send(hub, c, buf);
         }
         snprintf(reason, sizeof reason, "retry=%u", (unsigned)c->drain_ms);
         rp_socket_close(hub, c, 1012, reason);
     } else if (c->phase == RP_PHASE_STREAM) {
-        rp_event_retry_text(hub, buf, c->drain_ms);
-        rp_buf_text(&hub->mem, buf, "\n");
-        rp_event_send(hub, c, buf);
+        rp_event_goodbye(hub, c, c->drain_ms);
         c->code = 1012;
         if (rp_conn_is_live(c)) rp_event_end(hub, c);
     }
