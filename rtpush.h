@@ -664,10 +664,11 @@ typedef struct rtpush_head {
     rtpush_slice method, target, path, query; // path and query as sent; of an absolute form behind the authority, "/" if empty
     rtpush_slice host;
     int minor;              // HTTP/1.minor
+    int status;             // of an answer
     bool keep_alive;        // the connection may serve another request
     bool is_chunked, has_length;
     bool expects_continue;  // Expect: 100-continue
-    bool wants_websocket;   // Connection: upgrade and Upgrade: websocket
+    bool wants_websocket;   // Connection: upgrade and Upgrade: websocket; of an answer: and it is a 101
     uint64_t length;        // Content-Length
     size_t count;
     struct { rtpush_slice name, value; } headers[RTPUSH_HEADERS_MAX];
@@ -678,6 +679,10 @@ typedef struct rtpush_head {
 // defaults of desc. Slices point into data.
 RTPUSH_DEF ptrdiff_t rtpush_parse_head(rtpush_head *head, const char *data, size_t size, size_t line_max, size_t head_max,
                                        size_t headers_max);
+
+// An answer's head (RFC 9112 §4 to §7), as strictly; method, target, path, query and host mean nothing in it. < 0:
+// refused: -400 malformed, -431 over a limit, -501 a transfer coding other than chunked.
+RTPUSH_DEF ptrdiff_t rtpush_parse_answer(rtpush_head *head, const char *data, size_t size, size_t head_max, size_t headers_max);
 
 // Chunked transfer coding (RFC 9112 §7.1). Start with a zeroed struct. Takes from data, gives at most one run of
 // body bytes in *body (inside data). Returns bytes taken, or -1: malformed. Call again while it takes; is_done: ended.
@@ -2321,31 +2326,27 @@ static int rp_http_finish(rtpush_head *head, const rp_framing *f) {
 }
 
 static void rp_http_reset(rtpush_head *head) {
-    head->minor = 0;
+    head->minor = head->status = 0;
     head->keep_alive = head->is_chunked = head->has_length = head->expects_continue = head->wants_websocket = false;
     head->length = 0;
     head->count = 0;
 }
 
 // The fields up to the empty line, from data + at. As rtpush_parse_head.
-static ptrdiff_t rp_http_fields(rtpush_head *head, const char *data, size_t at, size_t size, size_t headers_max) {
-    rp_framing framing;
+static ptrdiff_t rp_http_fields(rtpush_head *head, rp_framing *framing, const char *data, size_t at, size_t size, size_t headers_max) {
     rtpush_slice line, name, value;
-    int refused;
-    memset(&framing, 0, sizeof framing);
     for (;;) {
         ptrdiff_t n = rp_http_line(data + at, size - at, &line);
         if (n <= 0) return n;
         at += (size_t)n;
-        if (!line.size) break;
+        if (!line.size) return (ptrdiff_t)at;
         if (!rp_http_field(line, &name, &value)) return -400;
         if (head->count == RP_MIN(headers_max, (size_t)RTPUSH_HEADERS_MAX)) return -431;
         head->headers[head->count].name = name;
         head->headers[head->count++].value = value;
-        if ((refused = rp_http_frame_field(head, &framing, name, value)) < 0) return refused;
+        int refused = rp_http_frame_field(head, framing, name, value);
+        if (refused < 0) return refused;
     }
-    refused = rp_http_finish(head, &framing);
-    return refused < 0 ? refused : (ptrdiff_t)at;
 }
 
 RTPUSH_DEF ptrdiff_t rtpush_parse_head(rtpush_head *head, const char *data, size_t size, size_t line_max, size_t head_max,
@@ -2362,10 +2363,46 @@ RTPUSH_DEF ptrdiff_t rtpush_parse_head(rtpush_head *head, const char *data, size
     if (n < 0) return n;
     if ((n ? line.size : size - at) > line_max) return -414;
     if (!n) return 0;
+    rp_framing framing;
+    memset(&framing, 0, sizeof framing);
     int refused = rp_http_request_line(head, line);
     if (refused) return refused;
-    n = rp_http_fields(head, data, at + (size_t)n, size, headers_max);
+    n = rp_http_fields(head, &framing, data, at + (size_t)n, size, headers_max);
+    if (n > 0 && (refused = rp_http_finish(head, &framing)) < 0) return refused;
     return (n > 0 ? (size_t)n : size) > head_max && n >= 0 ? -431 : n;
+}
+
+// RFC 9112 §4: HTTP-version SP status-code SP [reason]. The space before an absent reason may be absent too.
+static bool rp_http_status_line(rtpush_head *head, rtpush_slice line) {
+    if (line.size < 12 || memcmp(line.data, "HTTP/1.", 7) || line.data[8] != ' ') return false;
+    if (line.data[7] != '0' && line.data[7] != '1') return false;
+    uint64_t status;
+    if (!rp_slice_number(rp_slice(line.data + 9, 3), &status) || status < 100 || status > 599) return false;
+    if (line.size > 12 && line.data[12] != ' ') return false;
+    head->minor = line.data[7] - '0';
+    head->status = (int)status;
+    return rp_slice_all(rp_slice(line.data + 12, line.size - 12), rp_http_is_value);
+}
+
+RTPUSH_DEF ptrdiff_t rtpush_parse_answer(rtpush_head *head, const char *data, size_t size, size_t head_max, size_t headers_max) {
+    rtpush_slice line = rp_slice(NULL, 0);
+    rp_framing framing;
+    if (!head_max) head_max = RP_HEAD_MAX;
+    if (!headers_max) headers_max = RTPUSH_HEADERS_MAX;
+    rp_http_reset(head);
+    memset(&framing, 0, sizeof framing);
+    ptrdiff_t n = rp_http_line(data, size, &line);
+    if (n < 0) return n;
+    if (!n && size > 4 && memcmp(data, "HTTP/", 5)) return -400; // no need to wait for the end of what is no answer
+    if (n && !rp_http_status_line(head, line)) return -400;
+    if (n) n = rp_http_fields(head, &framing, data, (size_t)n, size, headers_max);
+    if (n < 0) return n;
+    if ((n ? (size_t)n : size) > head_max) return -431;
+    if (!n) return 0;
+    if (head->has_length && head->is_chunked) return -400; // RFC 9112 §6.3
+    head->keep_alive = !framing.close && (head->minor || framing.persists);
+    head->wants_websocket = head->status == 101 && framing.upgrade && framing.websocket;
+    return n;
 }
 
 // --- chunked transfer coding (RFC 9112 §7.1) ---
