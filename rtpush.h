@@ -50,6 +50,7 @@
 //     >>table         hash table
 //     >>loop          epoll, kqueue, poll, wake-up
 //     >>socket        system calls
+//     >>tls           OpenSSL, behind the calls of a socket
 //     >>json          reader, writer
 //     >>http          requests, answers
 //     >>ws            WebSocket frames
@@ -72,6 +73,10 @@
 //     >>stats         figures
 //     >>input         bytes in
 //     >>clock         deadlines, heartbeats, drain
+//     >>posted        calls from other threads
+//     >>dial          outgoing connections
+//     >>exchange      a request and its answer
+//     >>client        a reader that comes back
 //     >>server        listeners, the turn
 //     >>api           the public functions
 //
@@ -237,7 +242,13 @@ extern "C" {
     X(E_SYSTEM, "a system call failed")                                                             \
     X(E_BACKEND, "no such back-end here: epoll, kqueue or poll (desc.backend_name)")                \
     X(E_HEADER, "a header with CR, LF or NUL in it")                                                \
-    X(E_STATE, "not possible in this state")
+    X(E_STATE, "not possible in this state")                                                         \
+    X(E_CONNECT, "the server cannot be reached")                                                    \
+    X(E_TLS, "TLS failed")                                                                          \
+    X(E_TIMEOUT, "the server says nothing in time")                                                 \
+    X(E_CLOSED, "the connection broke off")                                                         \
+    X(E_REFUSED, "the server refuses")                                                              \
+    X(E_PROTOCOL, "the server broke the protocol")
 
 enum rtpush_code {
 #define RTPUSH_CODE_NAME(name, text) RTPUSH_##name,
@@ -358,6 +369,8 @@ typedef struct rtpush_sys {
     uint64_t (*now_ms)(void *user);  // monotonic
     int64_t (*wall_ms)(void *user);  // since 1970
     int (*random)(void *user, void *buf, size_t size); // unpredictable bytes; 0, or -errno: nothing is started
+    // A non-blocking connection that has begun, to an address or (path not NULL) a Unix socket.
+    int (*connect)(void *user, const rtpush_peer *peer, const char *path);
     void *user;
 } rtpush_sys;
 
@@ -656,6 +669,93 @@ RTPUSH_DEF void rtpush_get_stats(rtpush_hub *hub, rtpush_stats *stats);
 // all is well, else what is wrong (static text).
 RTPUSH_DEF const char *rtpush_check(rtpush_hub *hub);
 
+// --- the client: reads, and publishes to, a server elsewhere (not with RTPUSH_NO_CLIENT) ---
+
+// One reader of a server, over whatever transport works, that comes back by itself and goes on where it was. It lives
+// on a hub's loop; a hub without desc.listen is a loop alone. 0 is none, a stale one is a no-op.
+typedef uint64_t rtpush_client;
+
+enum rtpush_client_state {
+    RTPUSH_CLIENT_CONNECTING, // a transport is being tried
+    RTPUSH_CLIENT_OPEN,       // what is published reaches it
+    RTPUSH_CLIENT_WAITING,    // will try again after delay_ms
+    RTPUSH_CLIENT_CLOSED      // for good: the handle is stale when on_state has returned
+};
+
+typedef struct rtpush_client_status {
+    int state;          // rtpush_client_state
+    int transport;      // rtpush_transport: tried, open, or the last one
+    int code;           // why it is not open: RTPUSH_OK is a clean end (or none yet), else what went wrong
+    int status;         // the HTTP status or WebSocket close code that said so; 0: none did
+    int64_t delay_ms;   // of WAITING
+    const char *reason; // a sentence for people, "" if none; the library's, until the callback returns
+} rtpush_client_status;
+
+// What a server is taken for.
+enum rtpush_client_kind {
+    RTPUSH_SERVER_RTPUSH,    // rtpush: topics, cursors, all transports
+    RTPUSH_SERVER_WEBSOCKET, // any WebSocket: frames in and out
+    RTPUSH_SERVER_EVENTS     // any event stream (SSE)
+};
+
+// Zero in a number is the default. Strings are copied.
+typedef struct rtpush_client_desc {
+    // "http://HOST[:PORT]/live/TOPIC", https, ws, wss, or "unix:SOCKET:/live/TOPIC". With or without a topic behind the
+    // mount; the query is kept. ws and wss try WebSocket alone unless `transports` says otherwise.
+    const char *url;
+    const char *mount;      // "/live": what of the path is not the topic
+    int kind;               // rtpush_client_kind
+    const char *transports; // in the order of trying: "websocket,sse,longpoll,shortpoll"
+    const char *since;      // where to start, as ?since=; NULL: the transport's own default, see PROTOCOL §2
+    const char *headers;    // "Name: value\r\n…" with every request
+    const char *token;      // sent as Authorization: Bearer
+    const char *protocol;   // of a foreign WebSocket: the subprotocols offered, comma separated
+    const char *proxy;      // "http://HOST:PORT": reached by CONNECT (RFC 9110 §9.3.6)
+    const char *ca;         // https: a PEM file of the authorities to trust instead of the system's
+    const char *cert, *key; // https: PEM files that show who we are
+    bool insecure;          // https: whoever answers is believed
+    bool once;              // does not come back: CLOSED when its connection has ended
+    int redirects;          // how many are followed; 0: a redirect is a refusal
+
+    int64_t connect_timeout_ms; // 10,000 from the name to the answer's head
+    int64_t backoff_ms;         // 500: waits a random time up to this, doubled with each failure,
+    int64_t backoff_max_ms;     // 30,000 at most,
+    int64_t stable_ms;          // and begins anew after 10,000 of being open
+    int64_t remember_ms;        // 300,000: so long is a transport passed over when a later one worked
+    int64_t wait_ms;            // 25,000: how long a poll is held
+    int64_t interval_ms;        // 3,000 between two short polls
+    int64_t silence_ms;         // 40,000 without a byte of an open stream: lost (a hello's heartbeat, doubled, decides if told)
+    int64_t message_max;        // 1 MiB; a server that sends a larger one has broken the protocol
+    int64_t queue_max;          // 4 MiB of publishes that wait; RTPUSH_E_FULL
+    int64_t publish_ms;         // 100,000: so long is a publish tried again before RTPUSH_E_UNAVAILABLE
+
+    void *user;
+    // A message, once and in order. id: the cursor just behind it, or what a foreign stream gave, or "". All until return.
+    void (*on_message)(rtpush_hub *hub, rtpush_client client, const rtpush_message *m, const char *id, void *user);
+    // Messages after `from` up to `to` are lost (PROTOCOL §2). reason: "evicted" or "epoch". Told before what follows.
+    void (*on_gap)(rtpush_hub *hub, rtpush_client client, const char *from, const char *to, const char *reason, void *user);
+    void (*on_state)(rtpush_hub *hub, rtpush_client client, const rtpush_client_status *status, void *user);
+    // Asked before each connection, and again after a 401 or 4001. NULL: without. Copied.
+    const char *(*on_token)(rtpush_hub *hub, rtpush_client client, void *user);
+} rtpush_client_desc;
+
+// Starts one; it connects in the hub's next turn. 0: rtpush_last_error says why (a bad URL, header or list, no memory).
+RTPUSH_DEF rtpush_client rtpush_connect(rtpush_hub *hub, const rtpush_client_desc *desc);
+// One topic or pattern more. since: as ?since=, NULL: from now. What it brings of the past moves no cursor.
+RTPUSH_DEF int rtpush_client_subscribe(rtpush_hub *hub, rtpush_client client, const char *topic, const char *since);
+RTPUSH_DEF int rtpush_client_unsubscribe(rtpush_hub *hub, rtpush_client client, const char *topic);
+// Publishes; topic NULL: the URL's. Tried again over reconnects under one idempotency key (made if there is none), so
+// that it is published once. 0: `done` will be called, with seq or a code, never inside this call. RTPUSH_E_FULL.
+RTPUSH_DEF int rtpush_client_publish(rtpush_hub *hub, rtpush_client client, const rtpush_publication *what);
+// A frame to a foreign WebSocket that is open. kind TEXT or BINARY. RTPUSH_E_STATE, RTPUSH_E_FULL: nothing was sent.
+RTPUSH_DEF int rtpush_client_send(rtpush_hub *hub, rtpush_client client, const void *data, size_t size, int kind);
+// Ends it: a WebSocket by this code and reason. on_state(CLOSED) runs, and `done` of what was not published.
+RTPUSH_DEF int rtpush_client_close(rtpush_hub *hub, rtpush_client client, int code, const char *reason);
+// Its cursor, "" before it has one, into buf of at least 32 bytes. Returns buf.
+RTPUSH_DEF const char *rtpush_client_cursor(rtpush_hub *hub, rtpush_client client, char *buf);
+// How many publishes have no answer yet.
+RTPUSH_DEF size_t rtpush_client_pending(rtpush_hub *hub, rtpush_client client);
+
 // --- parsers: bytes in, verdict out; no I/O, no memory, any thread (RTPUSH_PARSERS_ONLY has only these) ---
 
 #define RTPUSH_HEADERS_MAX 64
@@ -740,6 +840,9 @@ RTPUSH_DEF bool rtpush_matches(const char *pattern, const char *name);
 #define RP_OPEN
 #ifndef RTPUSH_PARSERS_ONLY
 #define RP_SERVER
+#ifndef RTPUSH_NO_CLIENT
+#define RP_CLIENT
+#endif
 #endif
 
 #include <stdarg.h>
@@ -765,6 +868,12 @@ RTPUSH_DEF bool rtpush_matches(const char *pattern, const char *name);
 #include <unistd.h>
 #ifndef RTPUSH_NO_THREADS
 #include <pthread.h>
+#include <signal.h>
+#endif
+#ifdef RTPUSH_OPENSSL
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 #endif
 #if defined(__linux__)
 #include <sys/epoll.h>
@@ -1926,8 +2035,43 @@ static int rp_real_random(void *user, void *buf, size_t size) {
     return 0;
 }
 
-static const rtpush_sys rp_sys_real = {rp_real_listen,   rp_real_accept, rp_real_recv, rp_real_send,   rp_real_shutdown,
-                                       rp_real_close, rp_real_now,    rp_real_wall, rp_real_random, NULL};
+// Begins; how it ends the first send says, or the socket's error.
+static int rp_real_connect(void *user, const rtpush_peer *peer, const char *path) {
+    static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff}; // an IPv4 address
+    struct sockaddr_storage to;
+    socklen_t size;
+    (void)user;
+    memset(&to, 0, sizeof to);
+    if (path) {
+        struct sockaddr_un *un = (struct sockaddr_un *)(void *)&to;
+        if (strlen(path) >= sizeof un->sun_path) return -EINVAL;
+        memcpy(un->sun_path, path, strlen(path));
+        to.ss_family = AF_UNIX;
+        size = sizeof *un;
+    } else if (!memcmp(peer->addr, mapped, sizeof mapped)) {
+        struct sockaddr_in *in = (struct sockaddr_in *)(void *)&to;
+        memcpy(&in->sin_addr, peer->addr + 12, 4);
+        in->sin_port = htons(peer->port);
+        to.ss_family = AF_INET;
+        size = sizeof *in;
+    } else {
+        struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)(void *)&to;
+        memcpy(&in6->sin6_addr, peer->addr, 16);
+        in6->sin6_port = htons(peer->port);
+        to.ss_family = AF_INET6;
+        size = sizeof *in6;
+    }
+    int fd = rp_socket_new(to.ss_family);
+    if (fd < 0) return fd;
+    if (!path) rp_socket_options(fd);
+    if (!connect(fd, (const struct sockaddr *)(const void *)&to, size) || errno == EINPROGRESS || errno == EINTR) return fd;
+    int failed = -errno;
+    close(fd);
+    return failed;
+}
+
+static const rtpush_sys rp_sys_real = {rp_real_listen, rp_real_accept, rp_real_recv,   rp_real_send,    rp_real_shutdown, rp_real_close,
+                                       rp_real_now,    rp_real_wall,   rp_real_random, rp_real_connect, NULL};
 
 // The host's calls, and the real ones where it has none.
 static void rp_sys_merge(rtpush_sys *sys, const rtpush_sys *host) {
@@ -1943,9 +2087,466 @@ static void rp_sys_merge(rtpush_sys *sys, const rtpush_sys *host) {
     if (host->now_ms) sys->now_ms = host->now_ms;
     if (host->wall_ms) sys->wall_ms = host->wall_ms;
     if (host->random) sys->random = host->random;
+    if (host->connect) sys->connect = host->connect;
 }
 
 static bool rp_errno_is_again(ptrdiff_t code) { return code == -EAGAIN || code == -EWOULDBLOCK; }
+#endif // RP_SERVER
+
+// ============================================================================
+// >>tls  TLS by OpenSSL, behind the calls of a socket (RTPUSH_OPENSSL)  (uses: memory, socket)
+//
+// A connection with an rp_tls sends and receives through it, everything else stays as it
+// is. OpenSSL reads and writes by rtpush_sys, so that no call raises a signal. What it has
+// taken and the socket has not (at most one record) is kept here. Without RTPUSH_OPENSSL
+// the same functions say that there is no TLS.
+// ============================================================================
+#ifdef RP_SERVER
+// What a client believes. ctx and session are made on first use and kept for the next connection.
+typedef struct rp_tls_trust {
+    const char *ca, *cert, *key;
+    bool insecure;
+    void *ctx, *session;
+} rp_tls_trust;
+
+typedef struct rp_tls rp_tls;
+typedef struct rp_tls_kit rp_tls_kit; // of a hub: what its TLS connections share
+
+enum { RP_RECORD = 16384 }; // bytes in a record at most (RFC 8446 §5.1)
+
+#ifdef RTPUSH_OPENSSL
+
+// A certificate of the server's, and the names of the files it is from.
+typedef struct rp_tls_cert {
+    struct rp_tls_cert *next;
+    SSL_CTX *ctx;
+    char *cert, *key, *client_ca;
+    bool client_optional;
+} rp_tls_cert;
+
+struct rp_tls_kit {
+    rp_mem *mem;
+    const rtpush_sys *sys;
+    BIO_METHOD *method;
+    rp_tls_cert *certs; // the first is for whoever names no other
+    char record[RP_RECORD];
+};
+
+struct rp_tls {
+    rp_tls_kit *kit;
+    SSL *ssl;
+    rp_tls_trust *trust; // of a client; NULL: we are the server
+    int fd;
+    bool wants_write, is_ended, is_eof;
+    char *kept; // taken, and not yet out
+    size_t kept_size;
+    const char *why;
+};
+
+// --- OpenSSL's way to the socket ---
+
+static int rp_tls_bio_said(BIO *bio, ptrdiff_t n, int flag) {
+    BIO_clear_retry_flags(bio);
+    if (n >= 0) return (int)n;
+    if (n == -EINTR || rp_errno_is_again(n)) BIO_set_flags(bio, flag | BIO_FLAGS_SHOULD_RETRY);
+    return -1;
+}
+
+static int rp_tls_bio_write(BIO *bio, const char *data, int size) {
+    rp_tls *tls = (rp_tls *)BIO_get_data(bio);
+    rtpush_iov iov;
+    iov.base = data;
+    iov.len = (size_t)size;
+    return rp_tls_bio_said(bio, tls->kit->sys->send(tls->kit->sys->user, tls->fd, &iov, 1), BIO_FLAGS_WRITE);
+}
+
+static int rp_tls_bio_read(BIO *bio, char *data, int size) {
+    rp_tls *tls = (rp_tls *)BIO_get_data(bio);
+    ptrdiff_t n = tls->kit->sys->recv(tls->kit->sys->user, tls->fd, data, (size_t)size);
+    tls->is_eof = n == 0;
+    return rp_tls_bio_said(bio, n, BIO_FLAGS_READ);
+}
+
+static long rp_tls_bio_ctrl(BIO *bio, int command, long number, void *pointer) {
+    const rp_tls *tls = (const rp_tls *)BIO_get_data(bio);
+    (void)number, (void)pointer;
+    if (command == BIO_CTRL_EOF) return tls->is_eof;
+    return command == BIO_CTRL_FLUSH;
+}
+
+static int rp_tls_bio_create(BIO *bio) {
+    BIO_set_init(bio, 1);
+    return 1;
+}
+
+static rp_tls_kit *rp_tls_prepare(rp_tls_kit **at, rp_mem *mem, const rtpush_sys *sys) {
+    if (*at) return *at;
+    rp_tls_kit *kit = (rp_tls_kit *)rp_mem_get(mem, sizeof *kit);
+    if (!kit) return NULL;
+    kit->mem = mem;
+    kit->sys = sys;
+    kit->method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "rtpush");
+    if (!kit->method) { rp_mem_free(mem, kit); return NULL; }
+    BIO_meth_set_write(kit->method, rp_tls_bio_write);
+    BIO_meth_set_read(kit->method, rp_tls_bio_read);
+    BIO_meth_set_ctrl(kit->method, rp_tls_bio_ctrl);
+    BIO_meth_set_create(kit->method, rp_tls_bio_create);
+    return *at = kit;
+}
+
+static void rp_tls_cert_free(rp_mem *mem, rp_tls_cert *cert) {
+    SSL_CTX_free(cert->ctx);
+    rp_mem_free(mem, cert->cert);
+    rp_mem_free(mem, cert->key);
+    rp_mem_free(mem, cert->client_ca);
+    rp_mem_free(mem, cert);
+}
+
+static void rp_tls_kit_free(rp_tls_kit *kit) {
+    if (!kit) return;
+    for (rp_tls_cert *cert = kit->certs, *next; cert; cert = next) {
+        next = cert->next;
+        rp_tls_cert_free(kit->mem, cert);
+    }
+    BIO_meth_free(kit->method);
+    rp_mem_free(kit->mem, kit);
+}
+
+// --- contexts ---
+
+static const char *rp_tls_error(void) {
+    const char *reason = ERR_reason_error_string(ERR_peek_last_error());
+    return reason ? reason : "TLS failed";
+}
+
+// Common to both ends: TLS 1.2 and 1.3, no renegotiation, buffers only while they are used.
+static SSL_CTX *rp_tls_ctx(const SSL_METHOD *method) {
+    SSL_CTX *ctx = SSL_CTX_new(method);
+    if (!ctx) return NULL;
+    SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
+    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE);
+    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+    return ctx;
+}
+
+// RFC 7301 §3.2: http/1.1 if it is among what the client offers, else the handshake fails.
+static int rp_tls_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_size, const unsigned char *in, unsigned in_size, void *arg) {
+    static const unsigned char ours[] = "\x08http/1.1";
+    unsigned char *chosen;
+    (void)ssl, (void)arg;
+    if (SSL_select_next_proto(&chosen, out_size, ours, sizeof ours - 1, in, in_size) != OPENSSL_NPN_NEGOTIATED) return SSL_TLSEXT_ERR_ALERT_FATAL;
+    *out = chosen;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+// RFC 6066 §3: the first certificate that is valid for the name the client asks for.
+static int rp_tls_sni(SSL *ssl, int *alert, void *arg) {
+    const rp_tls_kit *kit = (const rp_tls_kit *)arg;
+    const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    (void)alert;
+    for (const rp_tls_cert *cert = kit->certs; cert && name; cert = cert->next) {
+        X509 *x509 = SSL_CTX_get0_certificate(cert->ctx);
+        if (!x509 || X509_check_host(x509, name, 0, 0, NULL) != 1) continue;
+        SSL_set_SSL_CTX(ssl, cert->ctx);
+        SSL_set_verify(ssl, SSL_CTX_get_verify_mode(cert->ctx), NULL); // which the line above leaves as it was
+        return SSL_TLSEXT_ERR_OK;
+    }
+    return SSL_TLSEXT_ERR_OK;
+}
+
+// A server's context from its files. NULL: *why.
+static SSL_CTX *rp_tls_server_ctx(rp_tls_kit *kit, const rp_tls_cert *cert, const char **why) {
+    ERR_clear_error();
+    SSL_CTX *ctx = rp_tls_ctx(TLS_server_method());
+    bool is_good = ctx && SSL_CTX_use_certificate_chain_file(ctx, cert->cert) == 1 && SSL_CTX_use_PrivateKey_file(ctx, cert->key, SSL_FILETYPE_PEM) == 1 &&
+                   SSL_CTX_check_private_key(ctx) == 1;
+    if (is_good && cert->client_ca) {
+        STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(cert->client_ca);
+        SSL_CTX_set_client_CA_list(ctx, names);
+        SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | (cert->client_optional ? 0 : SSL_VERIFY_FAIL_IF_NO_PEER_CERT), NULL);
+        is_good = names && SSL_CTX_load_verify_locations(ctx, cert->client_ca, NULL) == 1;
+    }
+    if (!is_good) {
+        *why = rp_tls_error();
+        SSL_CTX_free(ctx);
+        return NULL;
+    }
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); // resumption by tickets, which cost us no memory
+    SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"rtpush", 6);
+    SSL_CTX_set_num_tickets(ctx, 1);
+    SSL_CTX_set_alpn_select_cb(ctx, rp_tls_alpn, NULL);
+    SSL_CTX_set_tlsext_servername_callback(ctx, rp_tls_sni);
+    SSL_CTX_set_tlsext_servername_arg(ctx, kit);
+    return ctx;
+}
+
+// One certificate more. *why: what is wrong with its files.
+static int rp_tls_add(rp_tls_kit *kit, const char *cert, const char *key, const char *client_ca, bool client_optional, const char **why) {
+    rp_tls_cert *added = (rp_tls_cert *)rp_mem_get(kit->mem, sizeof *added), **at = &kit->certs;
+    if (!added) return RTPUSH_E_MEMORY;
+    added->cert = rp_mem_text(kit->mem, rp_slice_of(cert));
+    added->key = rp_mem_text(kit->mem, rp_slice_of(key ? key : cert));
+    added->client_ca = client_ca ? rp_mem_text(kit->mem, rp_slice_of(client_ca)) : NULL;
+    added->client_optional = client_optional;
+    bool has_all = added->cert && added->key && (!client_ca || added->client_ca);
+    added->ctx = has_all ? rp_tls_server_ctx(kit, added, why) : NULL;
+    if (!added->ctx) {
+        rp_tls_cert_free(kit->mem, added);
+        return has_all ? RTPUSH_E_TLS : RTPUSH_E_MEMORY;
+    }
+    while (*at) at = &(*at)->next;
+    *at = added;
+    return RTPUSH_OK;
+}
+
+// Reads every certificate's files again: all of them take effect, or none. Who is connected keeps the old ones.
+static int rp_tls_reload(rp_tls_kit *kit, const char **why) {
+    for (rp_tls_cert *cert = kit->certs; cert; cert = cert->next) {
+        SSL_CTX *ctx = rp_tls_server_ctx(kit, cert, why);
+        if (!ctx) return RTPUSH_E_TLS;
+        SSL_CTX_free(ctx);
+    }
+    for (rp_tls_cert *cert = kit->certs; cert; cert = cert->next) {
+        SSL_CTX *ctx = rp_tls_server_ctx(kit, cert, why);
+        if (!ctx) return RTPUSH_E_TLS; // changed since a moment ago
+        SSL_CTX_free(cert->ctx);
+        cert->ctx = ctx;
+    }
+    return RTPUSH_OK;
+}
+
+// --- a connection ---
+
+static void rp_tls_free(rp_mem *mem, rp_tls *tls) {
+    if (!tls) return;
+    SSL_free(tls->ssl);
+    rp_mem_free(mem, tls->kept);
+    rp_mem_free(mem, tls);
+}
+
+static rp_tls *rp_tls_new(rp_tls_kit *kit, SSL_CTX *ctx, int fd) {
+    rp_tls *tls = (rp_tls *)rp_mem_get(kit->mem, sizeof *tls);
+    if (!tls) return NULL;
+    tls->kit = kit;
+    tls->fd = fd;
+    tls->why = "";
+    tls->ssl = SSL_new(ctx);
+    BIO *bio = tls->ssl ? BIO_new(kit->method) : NULL;
+    if (!bio) { rp_tls_free(kit->mem, tls); return NULL; }
+    BIO_set_data(bio, tls);
+    SSL_set_bio(tls->ssl, bio, bio);
+    return tls;
+}
+
+// A connection that a listener took. NULL: no certificate, or no memory.
+static rp_tls *rp_tls_accept(rp_tls_kit *kit, int fd) {
+    rp_tls *tls = kit && kit->certs ? rp_tls_new(kit, kit->certs->ctx, fd) : NULL;
+    if (tls) SSL_set_accept_state(tls->ssl);
+    return tls;
+}
+
+static SSL_CTX *rp_tls_client_ctx(const rp_tls_trust *trust) {
+    SSL_CTX *ctx = rp_tls_ctx(TLS_client_method());
+    if (!ctx) return NULL;
+    bool is_good = trust->insecure || (trust->ca ? SSL_CTX_load_verify_locations(ctx, trust->ca, NULL) == 1 : SSL_CTX_set_default_verify_paths(ctx) == 1);
+    if (trust->cert)
+        is_good = is_good && SSL_CTX_use_certificate_chain_file(ctx, trust->cert) == 1 &&
+                  SSL_CTX_use_PrivateKey_file(ctx, trust->key ? trust->key : trust->cert, SSL_FILETYPE_PEM) == 1;
+    if (!is_good) { SSL_CTX_free(ctx); return NULL; }
+    SSL_CTX_set_verify(ctx, trust->insecure ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_alpn_protos(ctx, (const unsigned char *)"\x08http/1.1", 9);
+    return ctx;
+}
+
+// The name, or address, that the certificate must be for (RFC 6125, RFC 5280 §4.2.1.6). No SNI for addresses.
+static bool rp_tls_name(SSL *ssl, const char *host) {
+    unsigned char address[16];
+    if (inet_pton(AF_INET, host, address) == 1 || inet_pton(AF_INET6, host, address) == 1) return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host) == 1;
+    SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    return SSL_set1_host(ssl, host) == 1 && SSL_set_tlsext_host_name(ssl, host) == 1;
+}
+
+// Our side of a connection to `host`. NULL: why.
+static rp_tls *rp_tls_connect(rp_tls_kit *kit, int fd, rp_tls_trust *trust, const char *host, const char **why) {
+    if (!kit) return NULL;
+    ERR_clear_error();
+    if (!trust->ctx) trust->ctx = rp_tls_client_ctx(trust);
+    if (!trust->ctx) { *why = rp_tls_error(); return NULL; }
+    rp_tls *tls = rp_tls_new(kit, (SSL_CTX *)trust->ctx, fd);
+    if (!tls || !rp_tls_name(tls->ssl, host)) {
+        *why = tls ? "not a host's name" : "out of memory";
+        rp_tls_free(kit->mem, tls);
+        return NULL;
+    }
+    tls->trust = trust;
+    if (trust->session) SSL_set_session(tls->ssl, (SSL_SESSION *)trust->session);
+    SSL_set_connect_state(tls->ssl);
+    return tls;
+}
+
+static void rp_tls_trust_free(rp_tls_trust *trust) {
+    SSL_SESSION_free((SSL_SESSION *)trust->session);
+    SSL_CTX_free((SSL_CTX *)trust->ctx);
+    trust->session = trust->ctx = NULL;
+}
+
+// What a call that did not succeed means: as rtpush_sys.recv says it.
+static ptrdiff_t rp_tls_verdict(rp_tls *tls, int n) {
+    int error = SSL_get_error(tls->ssl, n);
+    long verified = SSL_get_verify_result(tls->ssl);
+    tls->wants_write = error == SSL_ERROR_WANT_WRITE;
+    if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) return -EAGAIN;
+    if (error == SSL_ERROR_ZERO_RETURN) return 0;
+    tls->is_ended = true; // nothing more may be said over it
+    if (tls->is_eof || error == SSL_ERROR_SYSCALL) { tls->why = "the connection broke off"; return -ECONNRESET; }
+    tls->why = verified != X509_V_OK && tls->trust && !tls->trust->insecure ? X509_verify_cert_error_string(verified) : rp_tls_error();
+    return -EPROTO;
+}
+
+// > 0: done; 0: not yet; < 0: it failed.
+static int rp_tls_handshake(rp_tls *tls) {
+    ERR_clear_error();
+    int n = SSL_do_handshake(tls->ssl);
+    if (n == 1) { tls->wants_write = false; return 1; }
+    ptrdiff_t verdict = rp_tls_verdict(tls, n);
+    return rp_errno_is_again(verdict) ? 0 : -1;
+}
+
+static const char *rp_tls_why(const rp_tls *tls) { return tls->why; }
+static bool rp_tls_wants_write(const rp_tls *tls) { return tls->wants_write; }
+
+// Sends what is kept. 0, or -errno.
+static ptrdiff_t rp_tls_flush(rp_tls *tls) {
+    if (!tls->kept) return 0;
+    ERR_clear_error();
+    int n = SSL_write(tls->ssl, tls->kept, (int)tls->kept_size);
+    if (n <= 0) {
+        ptrdiff_t verdict = rp_tls_verdict(tls, n);
+        return verdict ? verdict : -EPIPE;
+    }
+    tls->wants_write = false;
+    rp_mem_free(tls->kit->mem, tls->kept);
+    tls->kept = NULL;
+    return 0;
+}
+
+// One record. Returns what was taken (all of it), or -errno.
+static ptrdiff_t rp_tls_write(rp_tls *tls, const char *data, size_t size) {
+    ERR_clear_error();
+    int n = SSL_write(tls->ssl, data, (int)size);
+    if (n > 0) return n;
+    ptrdiff_t verdict = rp_tls_verdict(tls, n);
+    if (!rp_errno_is_again(verdict)) return verdict ? verdict : -EPIPE;
+    tls->kept = (char *)rp_mem_resize(tls->kit->mem, NULL, size); // it must be offered again as it was
+    if (!tls->kept) return -ENOMEM;
+    memcpy(tls->kept, data, size);
+    tls->kept_size = size;
+    return (ptrdiff_t)size;
+}
+
+// Fills a record from the pieces, from *piece and *at on. A piece that fills one alone is not copied.
+static rtpush_slice rp_tls_gather(rp_tls_kit *kit, const rtpush_iov *iov, int count, int *piece, size_t *at) {
+    size_t size = 0;
+    while (*piece < count && *at == iov[*piece].len) ++*piece, *at = 0;
+    if (*piece < count && iov[*piece].len - *at >= RP_RECORD) {
+        *at += RP_RECORD;
+        return rp_slice((const char *)iov[*piece].base + *at - RP_RECORD, RP_RECORD);
+    }
+    while (*piece < count && size < RP_RECORD) {
+        size_t n = RP_MIN(iov[*piece].len - *at, (size_t)RP_RECORD - size);
+        memcpy(kit->record + size, (const char *)iov[*piece].base + *at, n);
+        size += n;
+        *at += n;
+        if (*at == iov[*piece].len) ++*piece, *at = 0;
+    }
+    return rp_slice(kit->record, size);
+}
+
+// As rtpush_sys.send. What it took may still be kept: rp_tls_wants_write.
+static ptrdiff_t rp_tls_send(rp_tls *tls, const rtpush_iov *iov, int count) {
+    size_t taken = 0, at = 0;
+    int piece = 0;
+    if (tls->is_ended) return -EPIPE;
+    ptrdiff_t n = rp_tls_flush(tls);
+    while (n >= 0 && !tls->kept) {
+        rtpush_slice record = rp_tls_gather(tls->kit, iov, count, &piece, &at);
+        if (!record.size) break;
+        n = rp_tls_write(tls, record.data, record.size);
+        if (n > 0) taken += (size_t)n;
+    }
+    return n < 0 && !taken ? n : (ptrdiff_t)taken;
+}
+
+// As rtpush_sys.recv; cap of at least RP_RECORD, so that nothing that came stays inside, where no back-end sees it.
+// -EPROTO: rp_tls_why.
+static ptrdiff_t rp_tls_recv(rp_tls *tls, char *buf, size_t cap) {
+    size_t got = 0;
+    int n = 1;
+    if (tls->is_ended) return 0;
+    ERR_clear_error();
+    while (got + RP_RECORD <= cap && (n = SSL_read(tls->ssl, buf + got, (int)RP_MIN(cap - got, (size_t)INT32_MAX))) > 0) got += (size_t)n;
+    ptrdiff_t verdict = n > 0 ? 0 : rp_tls_verdict(tls, n);
+    if (got) return (ptrdiff_t)got;
+    if (tls->kept && rp_errno_is_again(verdict)) rp_tls_flush(tls); // it may have waited for this handshake
+    return verdict;
+}
+
+// Our half ends: close_notify, and a client keeps the session for next time.
+static void rp_tls_end(rp_tls *tls) {
+    if (tls->trust && !tls->is_ended && SSL_is_init_finished(tls->ssl)) {
+        SSL_SESSION *session = SSL_get1_session(tls->ssl);
+        if (session && SSL_SESSION_is_resumable(session)) {
+            SSL_SESSION_free((SSL_SESSION *)tls->trust->session);
+            tls->trust->session = session;
+        } else SSL_SESSION_free(session);
+    }
+    if (tls->is_ended) return;
+    tls->is_ended = true;
+    ERR_clear_error();
+    if (SSL_is_init_finished(tls->ssl)) SSL_shutdown(tls->ssl);
+    ERR_clear_error();
+}
+
+// The common name of a client's certificate that was verified. -1: none; else its length, in buf.
+static ptrdiff_t rp_tls_peer_name(const rp_tls *tls, char *buf, size_t cap) {
+    X509 *x509 = SSL_get_verify_result(tls->ssl) == X509_V_OK ? SSL_get_peer_certificate(tls->ssl) : NULL;
+    if (!x509) return -1;
+    int n = X509_NAME_get_text_by_NID(X509_get_subject_name(x509), NID_commonName, buf, (int)cap);
+    X509_free(x509);
+    return n < 0 || strlen(buf) != (size_t)n ? -1 : n; // a NUL inside is no name
+}
+
+#else // without OpenSSL
+
+struct rp_tls { int unused; };
+struct rp_tls_kit { int unused; };
+
+static rp_tls_kit *rp_tls_prepare(rp_tls_kit **at, rp_mem *mem, const rtpush_sys *sys) { (void)mem, (void)sys; return *at; }
+static void rp_tls_kit_free(rp_tls_kit *kit) { (void)kit; }
+static int rp_tls_add(rp_tls_kit *kit, const char *cert, const char *key, const char *client_ca, bool client_optional, const char **why) {
+    (void)kit, (void)cert, (void)key, (void)client_ca, (void)client_optional;
+    *why = "built without RTPUSH_OPENSSL";
+    return RTPUSH_E_TLS;
+}
+static int rp_tls_reload(rp_tls_kit *kit, const char **why) { return rp_tls_add(kit, NULL, NULL, NULL, false, why); }
+static void rp_tls_free(rp_mem *mem, rp_tls *tls) { (void)mem, (void)tls; }
+static rp_tls *rp_tls_accept(rp_tls_kit *kit, int fd) { (void)kit, (void)fd; return NULL; }
+static ptrdiff_t rp_tls_send(rp_tls *tls, const rtpush_iov *iov, int count) { (void)tls, (void)iov, (void)count; return -EPIPE; }
+static ptrdiff_t rp_tls_recv(rp_tls *tls, char *buf, size_t cap) { (void)tls, (void)buf, (void)cap; return -EPIPE; }
+static bool rp_tls_wants_write(const rp_tls *tls) { (void)tls; return false; }
+static const char *rp_tls_why(const rp_tls *tls) { (void)tls; return ""; }
+static void rp_tls_end(rp_tls *tls) { (void)tls; }
+static ptrdiff_t rp_tls_peer_name(const rp_tls *tls, char *buf, size_t cap) { (void)tls, (void)buf, (void)cap; return -1; }
+#ifndef RTPUSH_NO_CLIENT
+static void rp_tls_trust_free(rp_tls_trust *trust) { (void)trust; }
+static int rp_tls_handshake(rp_tls *tls) { (void)tls; return -1; }
+static rp_tls *rp_tls_connect(rp_tls_kit *kit, int fd, rp_tls_trust *trust, const char *host, const char **why) {
+    (void)kit, (void)fd, (void)trust, (void)host;
+    *why = "built without RTPUSH_OPENSSL";
+    return NULL;
+}
+#endif
+#endif // RTPUSH_OPENSSL
 #endif // RP_SERVER
 
 // ============================================================================
@@ -2083,6 +2684,18 @@ static bool rp_json_member(rtpush_slice *rest, rtpush_slice *name, rtpush_slice 
     *name = rp_slice(p + 1, (size_t)(after - p) - 2);
     p = rp_json_space(rp_json_space(after, end) + 1, end);
     after = rp_json_value_end(p, end);
+    *value = rp_slice(p, (size_t)(after - p));
+    after = rp_json_space(after, end);
+    *rest = rp_slice(after, (size_t)(end - after));
+    return true;
+}
+
+// Takes the next element of an array that rtpush_is_json has passed. *rest begins as the array's text.
+static bool rp_json_element(rtpush_slice *rest, rtpush_slice *value) {
+    const char *end = rest->data + rest->size, *p = rp_json_space(rest->data, end);
+    if (p < end && (*p == '[' || *p == ',')) p = rp_json_space(p + 1, end);
+    if (p == end || *p == ']') return false;
+    const char *after = rp_json_value_end(p, end);
     *value = rp_slice(p, (size_t)(after - p));
     after = rp_json_space(after, end);
     *rest = rp_slice(after, (size_t)(end - after));
@@ -2703,6 +3316,19 @@ static int rp_ws_take(rp_mem *mem, rp_ws *ws, const char *data, size_t size) {
     return ws->utf8 == RTPUSH_UTF8_BAD || (ends && ws->utf8) ? -1007 : 0;
 }
 #endif // RP_SERVER
+#ifdef RP_CLIENT
+// A client's frame, masked by a key that nobody can foretell (RFC 6455 §5.3).
+static void rp_ws_put_masked(rp_mem *mem, rp_buf *buf, unsigned opcode, const void *data, size_t size, const unsigned char key[4]) {
+    unsigned char head[RP_WS_HEAD_MAX];
+    size_t n = rp_ws_head(head, opcode, size);
+    head[1] |= 0x80;
+    memcpy(head + n, key, 4);
+    if (!rp_buf_room(mem, buf, n + 4 + size)) return; // whole or not at all
+    rp_buf_put(mem, buf, head, n + 4);
+    rp_buf_put(mem, buf, data, size);
+    rtpush_mask((unsigned char *)buf->data + buf->end - size, size, key, 0);
+}
+#endif // RP_CLIENT
 
 // ============================================================================
 // >>sse  server-sent events: how a block is spelled  (uses: bytes)
@@ -2750,6 +3376,89 @@ static void rp_chunk_put(rp_mem *mem, rp_buf *buf, const void *data, size_t size
     rp_buf_put(mem, buf, "\r\n", 2);
 }
 #endif // RP_SERVER
+#ifdef RP_CLIENT
+// --- reading a stream (WHATWG HTML §9.2.6) ---
+
+typedef struct rp_stream_in {
+    rp_buf line, data, event;
+    rp_buf id;          // the last event ID: stays from event to event, and over connections
+    uint64_t retry_ms;
+    bool has_retry, has_data, is_moved; // is_moved: an id came since that was last looked at
+    bool is_behind_cr, is_begun;
+} rp_stream_in;
+
+static void rp_stream_in_free(rp_mem *mem, rp_stream_in *in) {
+    rp_buf_free(mem, &in->line);
+    rp_buf_free(mem, &in->data);
+    rp_buf_free(mem, &in->event);
+    rp_buf_free(mem, &in->id);
+}
+
+// Another connection: what was incomplete is forgotten, the last event ID is not.
+static void rp_stream_in_restart(rp_stream_in *in) {
+    rp_buf_rewind(&in->line);
+    rp_buf_rewind(&in->data);
+    rp_buf_rewind(&in->event);
+    in->has_data = in->is_behind_cr = in->is_begun = in->has_retry = false;
+}
+
+static void rp_stream_in_field(rp_mem *mem, rp_stream_in *in, rtpush_slice name, rtpush_slice value) {
+    if (rp_slice_equals(name, "data")) {
+        if (in->has_data) rp_buf_put(mem, &in->data, "\n", 1);
+        rp_buf_slice_put(mem, &in->data, value);
+        in->has_data = true;
+    } else if (rp_slice_equals(name, "event")) {
+        rp_buf_rewind(&in->event);
+        rp_buf_slice_put(mem, &in->event, value);
+    } else if (rp_slice_equals(name, "id") && !(value.size && memchr(value.data, 0, value.size))) {
+        rp_buf_rewind(&in->id);
+        rp_buf_slice_put(mem, &in->id, value);
+        in->is_moved = true;
+    } else if (rp_slice_equals(name, "retry") && rp_slice_number(value, &in->retry_ms)) {
+        in->has_retry = true;
+    }
+}
+
+// A whole line. true: it was the empty one, which ends an event.
+static bool rp_stream_in_line(rp_mem *mem, rp_stream_in *in) {
+    rtpush_slice line = rp_buf_slice(&in->line), name;
+    if (!in->is_begun && line.size >= 3 && !memcmp(line.data, "\xef\xbb\xbf", 3)) line = rp_slice(line.data + 3, line.size - 3);
+    in->is_begun = true;
+    bool is_end = !line.size;
+    if (line.size && *line.data != ':') {
+        rp_slice_next(&line, ':', &name);
+        if (line.size && *line.data == ' ') line = rp_slice(line.data + 1, line.size - 1);
+        rp_stream_in_field(mem, in, name, line);
+    }
+    rp_buf_rewind(&in->line);
+    return is_end;
+}
+
+// Takes from data up to the end of an event (*is_event; it is in `in` until rp_stream_in_next) or of the data. Returns
+// what was taken, -1: larger than max, or no memory.
+static ptrdiff_t rp_stream_in_take(rp_mem *mem, rp_stream_in *in, const char *data, size_t size, size_t max, bool *is_event) {
+    size_t at = 0;
+    *is_event = false;
+    while (at < size && !*is_event) {
+        if (in->is_behind_cr && data[at] == '\n') at++;
+        in->is_behind_cr = false;
+        size_t from = at;
+        while (at < size && data[at] != '\n' && data[at] != '\r') at++;
+        if (at - from > max - RP_MIN(max, rp_buf_size(&in->line) + rp_buf_size(&in->data))) return -1;
+        if (!rp_buf_put(mem, &in->line, data + from, at - from)) return -1;
+        if (at == size) break;
+        in->is_behind_cr = data[at++] == '\r';
+        *is_event = rp_stream_in_line(mem, in);
+    }
+    return in->data.is_broken || in->event.is_broken || in->id.is_broken ? -1 : (ptrdiff_t)at;
+}
+
+static void rp_stream_in_next(rp_stream_in *in) {
+    rp_buf_rewind(&in->data);
+    rp_buf_rewind(&in->event);
+    in->has_data = false;
+}
+#endif // RP_CLIENT
 
 // ============================================================================
 // >>longpoll  cursors as text, and where a reader starts  (uses: json)
@@ -3424,6 +4133,8 @@ struct rtpush_hub {
     struct rp_people *people;   // sessions, presence
     struct rp_outbox *outbox;   // publishes under way, idempotency keys
     struct rp_server *server;   // connections, listeners, the loop
+    struct rp_tls_kit *tls;     // certificates; NULL: nothing is encrypted yet
+    struct rp_dials *dials;     // clients and their connections; NULL: there was none yet
     const char *last_error;
     char last_error_text[200];
 };
@@ -9030,6 +9741,2479 @@ static void rp_clock_tick(rtpush_hub *hub, rp_timer *timer) {
 #endif // RP_SERVER
 
 // ============================================================================
+// >>posted  calls from other threads: the only way in  (uses: conn)
+// ============================================================================
+#ifdef RP_SERVER
+static void rp_server_lock(rp_server *server) {
+#ifndef RTPUSH_NO_THREADS
+    pthread_mutex_lock(&server->lock);
+#else
+    (void)server;
+#endif
+}
+
+static void rp_server_unlock(rp_server *server) {
+#ifndef RTPUSH_NO_THREADS
+    pthread_mutex_unlock(&server->lock);
+#else
+    (void)server;
+#endif
+}
+
+// Any thread. fn(hub, arg) runs in the hub's next turn, then `posted` is freed. false: the hub is being destroyed.
+static bool rp_posted_push(rtpush_hub *hub, rp_posted *posted, void (*fn)(rtpush_hub *hub, void *arg), void *arg) {
+    rp_server *server = hub->server;
+    posted->fn = fn;
+    posted->arg = arg;
+    rp_server_lock(server);
+    bool is_closed = server->is_closed, was_empty = !server->posted;
+    posted->next = server->posted;
+    if (!is_closed) server->posted = posted;
+    rp_server_unlock(server);
+    if (!is_closed && was_empty) rp_wake_up(&server->wake);
+    return !is_closed;
+}
+
+static rp_posted *rp_server_take_posted(rp_server *server) {
+    rp_server_lock(server);
+    rp_posted *newest = server->posted, *oldest = NULL;
+    server->posted = NULL;
+    rp_server_unlock(server);
+    for (rp_posted *next; newest; newest = next) { // the list is newest first
+        next = newest->next;
+        newest->next = oldest;
+        oldest = newest;
+    }
+    return oldest;
+}
+
+static void rp_server_run_posted(rtpush_hub *hub) {
+    rp_posted *posted = rp_server_take_posted(hub->server);
+    for (rp_posted *next; posted; posted = next) {
+        next = posted->next;
+        posted->fn(hub, posted->arg);
+        RTPUSH_FREE(posted);
+    }
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>dial  outgoing connections: URLs, names, connecting, a proxy, bytes  (uses: posted, http, tls)
+//
+//     NAME -> CONNECT -> [PROXY] -> [TLS] -> OPEN      any -> DEAD
+//
+// A link gives its owner the bytes that come, in `in`, and sends what lies in `out` when
+// the turn ends. Names are looked up by a thread of their own (with RTPUSH_NO_THREADS the
+// loop waits for them); each address of a name is tried in turn. The owner sets `due`.
+// ============================================================================
+#ifdef RP_CLIENT
+typedef struct rp_url {
+    char host[256]; // without brackets; of a Unix socket its path
+    char port[8];
+    bool is_tls, is_unix, is_ws;
+    rtpush_slice path, query; // of the text that was parsed
+} rp_url;
+
+// Behind the scheme: [host] [":" port]. Returns what is behind, NULL: malformed.
+static const char *rp_url_authority(rp_url *url, const char *p) {
+    size_t size = strcspn(p, "/?");
+    bool is_bracketed = *p == '[';
+    const char *end = p + size, *host_end = is_bracketed ? (const char *)memchr(p, ']', size) : (const char *)memchr(p, ':', size);
+    if (is_bracketed && !host_end) return NULL;
+    if (!host_end) host_end = end;
+    const char *host = p + is_bracketed, *port = host_end + is_bracketed;
+    size_t host_size = (size_t)(host_end - host);
+    if (!host_size || host_size >= sizeof url->host || memchr(p, '@', size)) return NULL;
+    if (!is_bracketed && !rp_slice_all(rp_slice(host, host_size), rp_http_is_host)) return NULL;
+    memcpy(url->host, host, host_size);
+    url->host[host_size] = 0;
+    snprintf(url->port, sizeof url->port, "%s", url->is_tls ? "443" : "80");
+    if (port == end) return end;
+    uint64_t number;
+    if (*port != ':' || !rp_slice_number(rp_slice(port + 1, (size_t)(end - port) - 1), &number) || !number || number > 65535) return NULL;
+    snprintf(url->port, sizeof url->port, "%u", (unsigned)number);
+    return end;
+}
+
+static const char *rp_url_unix(rp_url *url, const char *p) {
+    const char *mark = strstr(p, ":/");
+    size_t size = mark ? (size_t)(mark - p) : strlen(p);
+    url->is_unix = true;
+    if (!size || size >= sizeof ((struct sockaddr_un *)NULL)->sun_path) return NULL;
+    memcpy(url->host, p, size);
+    url->host[size] = 0;
+    return mark ? mark + 1 : p + size;
+}
+
+// http, https, ws, wss, unix:SOCKET:/PATH. false: malformed.
+static bool rp_url_parse(rp_url *url, const char *text) {
+    static const struct { const char *scheme; bool is_tls, is_ws; } known[] = {
+        {"http://", false, false}, {"https://", true, false}, {"ws://", false, true}, {"wss://", true, true}};
+    const char *rest = NULL;
+    memset(url, 0, sizeof *url);
+    if (!text || !rp_slice_all(rp_slice_of(text), rp_http_is_target)) return false;
+    for (size_t i = 0; i < RP_COUNT(known); i++) {
+        size_t size = strlen(known[i].scheme);
+        if (strlen(text) < size || !rp_slice_is(rp_slice(text, size), known[i].scheme)) continue;
+        url->is_tls = known[i].is_tls;
+        url->is_ws = known[i].is_ws;
+        rest = rp_url_authority(url, text + size);
+    }
+    if (!strncmp(text, "unix:", 5)) rest = rp_url_unix(url, text + 5);
+    if (!rest) return false;
+    url->path = rp_slice(rest, strcspn(rest, "?"));
+    if (rest[url->path.size]) url->query = rp_slice_of(rest + url->path.size + 1);
+    if (!url->path.size) url->path = rp_slice("/", 1);
+    return true;
+}
+
+// As in a Host header (RFC 9110 §7.2).
+static void rp_url_host(rp_mem *mem, rp_buf *buf, const rp_url *url, bool has_port) {
+    bool is_v6 = strchr(url->host, ':') != NULL, is_default = !strcmp(url->port, url->is_tls ? "443" : "80");
+    if (url->is_unix) { rp_buf_text(mem, buf, "localhost"); return; }
+    if (is_v6) rp_buf_text(mem, buf, "[");
+    rp_buf_text(mem, buf, url->host);
+    if (is_v6) rp_buf_text(mem, buf, "]");
+    if (!has_port && is_default) return;
+    rp_buf_text(mem, buf, ":");
+    rp_buf_text(mem, buf, url->port);
+}
+
+enum rp_link_phase { RP_LINK_NAME, RP_LINK_CONNECT, RP_LINK_PROXY, RP_LINK_TLS, RP_LINK_OPEN, RP_LINK_DEAD };
+enum { RP_ADDRESSES = 8, RP_ADDRESS_MS = 3000, RP_LINK_READ = 65536, RP_LINK_ROOM = 262144, RP_KEYS = 64 };
+
+typedef struct rp_link rp_link;
+typedef struct rp_lookup rp_lookup;
+
+// Whose it is: told when it is open, when bytes have come, when it is lost (code, why; OK: the peer has ended).
+typedef struct rp_link_owner {
+    void (*opened)(rtpush_hub *hub, rp_link *l);
+    void (*input)(rtpush_hub *hub, rp_link *l);
+    void (*lost)(rtpush_hub *hub, rp_link *l, int code, const char *why);
+} rp_link_owner;
+
+// Where to. All of it the owner's, while the link lives.
+typedef struct rp_target {
+    const rp_url *url, *proxy; // proxy: NULL none
+    rp_tls_trust trust;
+} rp_target;
+
+struct rp_link {
+    rp_slot slot;
+    const rp_link_owner *owner;
+    void *user;
+    rp_target *to;
+    int fd;
+    uint8_t phase, want;
+    bool is_dirty, is_blocked;
+    int failed; // a code to fail with when the timer fires
+    rp_buf in, out;
+    rp_tls *tls;
+    rp_lookup *lookup;
+    rtpush_peer peers[RP_ADDRESSES];
+    uint32_t peer_count, peer_at;
+    rp_timer timer;
+    rp_link *next, *next_dirty; // next: of the dead
+    char why[160];
+};
+
+typedef struct rp_dials {
+    rp_slab links, clients;
+    rp_link *dead, *dirty;
+    struct rp_client *dead_clients;
+    bool is_closed; // with the hub
+    unsigned char keys[RP_KEYS * 4]; // masking keys, taken from the end
+    uint32_t keys_left;
+} rp_dials;
+
+static const uint64_t RP_TAG_LINK = UINT64_C(1) << 31; // in a tag's index: it is a link's
+
+static uint64_t rp_link_tag(const rp_link *l) { return rp_slab_handle(&l->slot) | RP_TAG_LINK; }
+
+// --- sending, watching ---
+
+static void rp_link_watch(rtpush_hub *hub, rp_link *l) {
+    unsigned want = l->phase == RP_LINK_NAME || l->fd < 0 ? 0u : l->phase == RP_LINK_CONNECT ? RTPUSH_WRITE : RTPUSH_READ;
+    if (l->is_blocked) want |= RTPUSH_WRITE;
+    if (want == l->want || l->phase == RP_LINK_DEAD) return;
+    if (!hub->server->backend->watch(hub->server->state, l->fd, rp_link_tag(l), l->want, want)) l->want = (uint8_t)want;
+}
+
+// Where to write what is to go out when the turn ends.
+static rp_buf *rp_link_out(rtpush_hub *hub, rp_link *l) {
+    if (!l->is_dirty) {
+        l->is_dirty = true;
+        l->next_dirty = hub->dials->dirty;
+        hub->dials->dirty = l;
+    }
+    return &l->out;
+}
+
+static bool rp_link_has_room(const rp_link *l) { return rp_buf_size(&l->out) < RP_LINK_ROOM; }
+
+// Four bytes from the system's random numbers, never the same ones twice.
+static bool rp_dial_key(rtpush_hub *hub, unsigned char key[4]) {
+    rp_dials *dials = hub->dials;
+    if (!dials->keys_left) {
+        if (hub->sys.random(hub->sys.user, dials->keys, sizeof dials->keys)) return false;
+        dials->keys_left = RP_KEYS;
+    }
+    memcpy(key, dials->keys + 4 * --dials->keys_left, 4);
+    return true;
+}
+
+static void rp_link_frame(rtpush_hub *hub, rp_link *l, unsigned opcode, const void *data, size_t size) {
+    unsigned char key[4];
+    rp_buf *out = rp_link_out(hub, l);
+    if (rp_dial_key(hub, key)) rp_ws_put_masked(&hub->mem, out, opcode, data, size, key);
+    else out->is_broken = true;
+}
+
+static ptrdiff_t rp_link_send(rtpush_hub *hub, rp_link *l) {
+    rtpush_iov iov;
+    iov.base = rp_buf_slice(&l->out).data;
+    iov.len = rp_buf_size(&l->out);
+    if (l->tls) return rp_tls_send(l->tls, &iov, iov.len ? 1 : 0);
+    return iov.len ? hub->sys.send(hub->sys.user, l->fd, &iov, 1) : 0;
+}
+
+// Sends what it can. 0, or -errno.
+static int rp_link_flush(rtpush_hub *hub, rp_link *l) {
+    if (l->out.is_broken) return -ENOMEM;
+    if (l->phase < RP_LINK_PROXY || l->phase == RP_LINK_DEAD) return 0;
+    if (l->phase == RP_LINK_TLS) return 0; // what is in `out` waits for the handshake
+    for (;;) {
+        ptrdiff_t n = rp_link_send(hub, l);
+        if (n == -EINTR) continue;
+        if (n < 0 && !rp_errno_is_again(n)) return (int)n;
+        if (n > 0) l->out.start += (size_t)n;
+        if (n <= 0 || !rp_buf_size(&l->out)) break;
+    }
+    l->is_blocked = rp_buf_size(&l->out) || (l->tls && rp_tls_wants_write(l->tls));
+    rp_link_watch(hub, l);
+    return 0;
+}
+
+// --- the end ---
+
+// What a thread fills. `hub` is NULL once nobody waits for it; whoever comes last frees it.
+struct rp_lookup {
+    rp_posted posted; // how the answer comes back; freed with it
+    rtpush_hub *hub;  // under the lock
+    uint64_t link;
+    char host[256], port[8];
+    rtpush_peer peers[RP_ADDRESSES];
+    uint32_t count;
+    int failed; // getaddrinfo's
+#ifndef RTPUSH_NO_THREADS
+    pthread_mutex_t lock;
+#endif
+};
+
+// Nobody waits for the answer any more. One that was posted finds no link.
+static void rp_lookup_forget(rp_link *l) {
+    if (!l->lookup) return;
+#ifndef RTPUSH_NO_THREADS
+    rp_lookup *lookup = l->lookup;
+    pthread_mutex_lock(&lookup->lock);
+    lookup->hub = NULL;
+    pthread_mutex_unlock(&lookup->lock);
+#endif
+    l->lookup = NULL;
+}
+
+// Silent: the owner is not told. Freed when the turn ends.
+static void rp_link_close(rtpush_hub *hub, rp_link *l) {
+    if (!l || l->phase == RP_LINK_DEAD) return;
+    if (l->phase == RP_LINK_OPEN) rp_link_flush(hub, l); // last words, as far as they go
+    rp_lookup_forget(l);
+    rp_timer_stop(&hub->wheel, &l->timer);
+    if (l->tls) rp_tls_end(l->tls);
+    if (l->want) hub->server->backend->watch(hub->server->state, l->fd, rp_link_tag(l), l->want, 0);
+    if (l->fd >= 0) hub->sys.close(hub->sys.user, l->fd);
+    l->fd = -1;
+    l->want = 0;
+    l->phase = RP_LINK_DEAD;
+    l->next = hub->dials->dead;
+    hub->dials->dead = l;
+}
+
+static void rp_link_fail(rtpush_hub *hub, rp_link *l, int code, const char *why) {
+    if (l->phase == RP_LINK_DEAD) return;
+    if (why != l->why) snprintf(l->why, sizeof l->why, "%s", why);
+    rp_link_close(hub, l);
+    l->owner->lost(hub, l, code, l->why);
+}
+
+static void rp_link_fail_later(rtpush_hub *hub, rp_link *l, int code, const char *why) {
+    l->failed = code;
+    snprintf(l->why, sizeof l->why, "%s", why);
+    rp_timer_start(&hub->wheel, &l->timer, hub->wheel.now);
+}
+
+static void rp_link_free(rtpush_hub *hub, rp_link *l) {
+    rp_link **at = &hub->dials->dirty;
+    while (l->is_dirty && *at && *at != l) at = &(*at)->next_dirty;
+    if (l->is_dirty && *at) *at = l->next_dirty;
+    rp_buf_free(&hub->mem, &l->in);
+    rp_buf_free(&hub->mem, &l->out);
+    rp_tls_free(&hub->mem, l->tls);
+    rp_slab_give(&hub->dials->links, &l->slot);
+}
+
+static void rp_dial_reap(rtpush_hub *hub) {
+    rp_link *l;
+    while ((l = hub->dials->dead) != NULL) {
+        hub->dials->dead = l->next;
+        rp_link_free(hub, l);
+    }
+}
+
+// All links send what they have.
+static void rp_dial_flush(rtpush_hub *hub) {
+    rp_link *l;
+    while ((l = hub->dials->dirty) != NULL) {
+        hub->dials->dirty = l->next_dirty;
+        l->is_dirty = false;
+        int failed = rp_link_flush(hub, l);
+        if (failed) rp_link_fail(hub, l, failed == -ENOMEM ? RTPUSH_E_MEMORY : RTPUSH_E_CLOSED, strerror(-failed));
+    }
+}
+
+// --- connecting ---
+
+static void rp_link_opened(rtpush_hub *hub, rp_link *l) {
+    l->phase = RP_LINK_OPEN;
+    rp_link_watch(hub, l);
+    l->owner->opened(hub, l);
+}
+
+static void rp_link_handshake(rtpush_hub *hub, rp_link *l) {
+    int done = rp_tls_handshake(l->tls);
+    if (done > 0) { l->is_blocked = false; rp_link_opened(hub, l); return; }
+    if (done < 0) { rp_link_fail(hub, l, RTPUSH_E_TLS, rp_tls_why(l->tls)); return; }
+    l->is_blocked = rp_tls_wants_write(l->tls);
+    rp_link_watch(hub, l);
+}
+
+// Connected, or through the proxy: TLS, if that is wanted.
+static void rp_link_secure(rtpush_hub *hub, rp_link *l) {
+    const char *why = "out of memory";
+    if (!l->to->url->is_tls) { rp_link_opened(hub, l); return; }
+    l->tls = rp_tls_connect(rp_tls_prepare(&hub->tls, &hub->mem, &hub->sys), l->fd, &l->to->trust, l->to->url->host, &why);
+    if (!l->tls) { rp_link_fail(hub, l, RTPUSH_E_TLS, why); return; }
+    l->phase = RP_LINK_TLS;
+    rp_link_handshake(hub, l);
+}
+
+static void rp_link_connected(rtpush_hub *hub, rp_link *l) {
+    rp_timer_stop(&hub->wheel, &l->timer);
+    if (!l->to->proxy) { rp_link_secure(hub, l); return; }
+    rp_buf *out = rp_link_out(hub, l);
+    l->phase = RP_LINK_PROXY;
+    rp_buf_text(&hub->mem, out, "CONNECT ");
+    rp_url_host(&hub->mem, out, l->to->url, true);
+    rp_buf_text(&hub->mem, out, " HTTP/1.1\r\nHost: ");
+    rp_url_host(&hub->mem, out, l->to->url, true);
+    rp_buf_text(&hub->mem, out, "\r\n\r\n");
+    rp_link_watch(hub, l);
+}
+
+// RFC 9110 §9.3.6: any 2xx is the tunnel.
+static void rp_link_proxied(rtpush_hub *hub, rp_link *l) {
+    rtpush_head *head = &hub->server->head;
+    char why[80];
+    ptrdiff_t n = rtpush_parse_answer(head, rp_buf_slice(&l->in).data, rp_buf_size(&l->in), 0, 0);
+    if (!n) return;
+    if (n > 0 && head->status / 100 == 2) {
+        l->in.start += (size_t)n;
+        rp_link_secure(hub, l);
+        return;
+    }
+    snprintf(why, sizeof why, n < 0 ? "the proxy's answer is malformed" : "the proxy answers %d", head->status);
+    rp_link_fail(hub, l, RTPUSH_E_CONNECT, why);
+}
+
+// The next address of the list; when there is none left, the end.
+static void rp_link_next_peer(rtpush_hub *hub, rp_link *l, int failed) {
+    const rp_url *first = l->to->proxy ? l->to->proxy : l->to->url;
+    if (l->want) hub->server->backend->watch(hub->server->state, l->fd, rp_link_tag(l), l->want, 0);
+    if (l->fd >= 0) hub->sys.close(hub->sys.user, l->fd);
+    l->fd = -1;
+    l->want = 0;
+    while (l->fd < 0 && l->peer_at < l->peer_count) {
+        l->fd = hub->sys.connect(hub->sys.user, &l->peers[l->peer_at++], first->is_unix ? first->host : NULL);
+        if (l->fd < 0) failed = l->fd;
+    }
+    l->phase = RP_LINK_CONNECT;
+    if (l->fd < 0) { rp_link_fail_later(hub, l, RTPUSH_E_CONNECT, strerror(-failed)); return; }
+    if (l->peer_at < l->peer_count) rp_timer_start(&hub->wheel, &l->timer, hub->wheel.now + RP_ADDRESS_MS);
+    rp_link_watch(hub, l);
+    if (!l->want) rp_link_fail_later(hub, l, RTPUSH_E_SYSTEM, "the back-end cannot watch it");
+}
+
+static void rp_link_timer(rtpush_hub *hub, rp_timer *timer) {
+    rp_link *l = RP_OWNER(rp_link, timer, timer);
+    if (l->failed) rp_link_fail(hub, l, l->failed, l->why);
+    else if (l->phase == RP_LINK_CONNECT) rp_link_next_peer(hub, l, -ETIMEDOUT);
+}
+
+// --- names ---
+
+static void rp_lookup_run(rp_lookup *lookup, int flags) {
+    struct addrinfo hints, *found = NULL;
+    memset(&hints, 0, sizeof hints);
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_flags = flags | AI_NUMERICSERV;
+    lookup->failed = getaddrinfo(lookup->host, lookup->port, &hints, &found);
+    for (const struct addrinfo *i = found; i && lookup->count < RP_ADDRESSES; i = i->ai_next) {
+        struct sockaddr_storage address;
+        if ((i->ai_family != AF_INET && i->ai_family != AF_INET6) || i->ai_addrlen > sizeof address) continue;
+        memset(&address, 0, sizeof address);
+        memcpy(&address, i->ai_addr, i->ai_addrlen);
+        rp_peer_of(&lookup->peers[lookup->count++], &address);
+    }
+    if (found) freeaddrinfo(found);
+}
+
+// The thread is through with it.
+static void rp_lookup_left(rp_lookup *lookup) {
+#ifndef RTPUSH_NO_THREADS
+    pthread_mutex_lock(&lookup->lock);
+    pthread_mutex_unlock(&lookup->lock);
+    pthread_mutex_destroy(&lookup->lock);
+#else
+    (void)lookup;
+#endif
+}
+
+// On the hub's thread, with the answer.
+static void rp_lookup_done(rtpush_hub *hub, void *arg) {
+    rp_lookup *lookup = (rp_lookup *)arg;
+    rp_lookup_left(lookup);
+    rp_link *l = hub->dials ? (rp_link *)rp_slab_find(&hub->dials->links, lookup->link) : NULL;
+    if (l && l->phase == RP_LINK_NAME) {
+        l->lookup = NULL;
+        memcpy(l->peers, lookup->peers, sizeof l->peers);
+        l->peer_count = lookup->count;
+        if (lookup->count) rp_link_next_peer(hub, l, 0);
+        else rp_link_fail(hub, l, RTPUSH_E_CONNECT, lookup->failed ? gai_strerror(lookup->failed) : "the name has no address");
+    }
+}
+
+#ifndef RTPUSH_NO_THREADS
+static void *rp_lookup_thread(void *arg) {
+    rp_lookup *lookup = (rp_lookup *)arg;
+    rp_lookup_run(lookup, 0);
+    pthread_mutex_lock(&lookup->lock);
+    bool is_taken = lookup->hub && rp_posted_push(lookup->hub, &lookup->posted, rp_lookup_done, lookup);
+    pthread_mutex_unlock(&lookup->lock);
+    if (is_taken) return NULL;
+    pthread_mutex_destroy(&lookup->lock);
+    RTPUSH_FREE(lookup);
+    return NULL;
+}
+
+// No signal is delivered to the thread: the program's handlers run on its own threads.
+static bool rp_lookup_start(rp_lookup *lookup) {
+    pthread_t thread;
+    pthread_attr_t attr;
+    sigset_t all, kept;
+    sigfillset(&all);
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_sigmask(SIG_SETMASK, &all, &kept);
+    bool is_started = !pthread_create(&thread, &attr, rp_lookup_thread, lookup);
+    pthread_sigmask(SIG_SETMASK, &kept, NULL);
+    pthread_attr_destroy(&attr);
+    return is_started;
+}
+#else
+static bool rp_lookup_start(rp_lookup *lookup) {
+    rp_lookup_run(lookup, 0);
+    return rp_posted_push(lookup->hub, &lookup->posted, rp_lookup_done, lookup);
+}
+#endif
+
+static void rp_link_look_up(rtpush_hub *hub, rp_link *l, const rp_url *url) {
+    rp_lookup *lookup = (rp_lookup *)RTPUSH_REALLOC(NULL, sizeof *lookup);
+    if (!lookup) { rp_link_fail_later(hub, l, RTPUSH_E_MEMORY, ""); return; }
+    memset(lookup, 0, sizeof *lookup);
+#ifndef RTPUSH_NO_THREADS
+    pthread_mutex_init(&lookup->lock, NULL);
+#endif
+    memcpy(lookup->host, url->host, sizeof lookup->host);
+    memcpy(lookup->port, url->port, sizeof lookup->port);
+    lookup->hub = hub;
+    lookup->link = rp_slab_handle(&l->slot);
+    rp_lookup_run(lookup, AI_NUMERICHOST); // an address is no name: it needs no looking up
+    if (!lookup->failed && lookup->count) {
+        memcpy(l->peers, lookup->peers, sizeof l->peers);
+        l->peer_count = lookup->count;
+        rp_lookup_left(lookup);
+        RTPUSH_FREE(lookup);
+        rp_link_next_peer(hub, l, 0);
+        return;
+    }
+    l->lookup = lookup;
+    if (rp_lookup_start(lookup)) return;
+    l->lookup = NULL;
+    rp_lookup_left(lookup);
+    RTPUSH_FREE(lookup);
+    rp_link_fail_later(hub, l, RTPUSH_E_SYSTEM, "no thread to look the name up");
+}
+
+// Begins a connection; `to` lives as long. What becomes of it the owner is told later. NULL: no memory.
+static rp_link *rp_link_open(rtpush_hub *hub, const rp_link_owner *owner, void *user, rp_target *to) {
+    rp_link *l = (rp_link *)rp_slab_take(&hub->dials->links);
+    const rp_url *first = to->proxy ? to->proxy : to->url;
+    if (!l) return NULL;
+    l->owner = owner;
+    l->user = user;
+    l->to = to;
+    l->fd = -1;
+    l->timer.fire = rp_link_timer;
+    if (!first->is_unix) { rp_link_look_up(hub, l, first); return l; }
+    l->peer_count = 1;
+    rp_link_next_peer(hub, l, 0);
+    return l;
+}
+
+// --- what is ready ---
+
+// How a connection attempt ended: 0, or -errno.
+static int rp_link_error(int fd) {
+    int error = 0;
+    socklen_t size = sizeof error;
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) ? 0 : -error; // not a socket of the system's: it sends, or fails
+}
+
+static ptrdiff_t rp_link_recv(rtpush_hub *hub, rp_link *l, char *room, size_t cap) {
+    ptrdiff_t n;
+    do n = l->tls ? rp_tls_recv(l->tls, room, cap) : hub->sys.recv(hub->sys.user, l->fd, room, cap);
+    while (n == -EINTR);
+    return n;
+}
+
+// One receive: then the others' turn comes.
+static void rp_link_receive(rtpush_hub *hub, rp_link *l) {
+    char *room = rp_buf_room(&hub->mem, &l->in, RP_LINK_READ);
+    if (!room) { rp_link_fail(hub, l, RTPUSH_E_MEMORY, "out of memory"); return; }
+    ptrdiff_t n = rp_link_recv(hub, l, room, RP_LINK_READ);
+    if (n == 0) { rp_link_fail(hub, l, RTPUSH_OK, "the server ended the connection"); return; }
+    if (n < 0 && !rp_errno_is_again(n)) { rp_link_fail(hub, l, RTPUSH_E_CLOSED, l->tls && n == -EPROTO ? rp_tls_why(l->tls) : strerror((int)-n)); return; }
+    l->in.end += (size_t)RP_MAX(n, (ptrdiff_t)0);
+    if (n > 0 && l->phase == RP_LINK_PROXY) rp_link_proxied(hub, l);
+    else if (n > 0) l->owner->input(hub, l);
+    if (l->phase != RP_LINK_DEAD && !rp_buf_size(&l->in)) rp_buf_free(&hub->mem, &l->in); // an idle one keeps nothing
+}
+
+static void rp_link_ready(rtpush_hub *hub, rp_link *l, unsigned ready) {
+    switch ((enum rp_link_phase)l->phase) {
+    case RP_LINK_CONNECT: {
+        int failed = rp_link_error(l->fd);
+        if (failed) rp_link_next_peer(hub, l, failed);
+        else rp_link_connected(hub, l);
+        return;
+    }
+    case RP_LINK_TLS: rp_link_handshake(hub, l); return;
+    case RP_LINK_PROXY:
+    case RP_LINK_OPEN:
+        if (ready & RTPUSH_WRITE) rp_link_out(hub, l);
+        if (ready & RTPUSH_READ) rp_link_receive(hub, l);
+        return;
+    case RP_LINK_NAME:
+    case RP_LINK_DEAD: return;
+    }
+}
+
+static void rp_dial_ready(rtpush_hub *hub, const rtpush_event *event) {
+    rp_link *l = hub->dials ? (rp_link *)rp_slab_find(&hub->dials->links, event->tag & ~RP_TAG_LINK) : NULL;
+    if (l) rp_link_ready(hub, l, event->ready);
+}
+#endif // RP_CLIENT
+// ============================================================================
+// >>exchange  a request over a link, and its answer  (uses: dial, http)
+//
+//     IDLE -> OPENING -> HEAD -> BODY -> IDLE        and over one link again
+//                        HEAD -> SOCKET              a 101: frames from here on
+//
+// The answer's head is shown to the owner, who says whether the body is gathered, or
+// handed on as it comes. What breaks HTTP ends the exchange with RTPUSH_E_PROTOCOL.
+// ============================================================================
+#ifdef RP_CLIENT
+enum rp_exchange_step { RP_X_IDLE, RP_X_OPENING, RP_X_HEAD, RP_X_BODY, RP_X_SOCKET };
+enum rp_exchange_framing { RP_X_LENGTH, RP_X_CHUNKED, RP_X_TO_END };
+enum { RP_X_INTERIM_MAX = 8 }; // 1xx answers before the real one
+
+typedef struct rp_exchange rp_exchange;
+
+typedef struct rp_exchange_owner {
+    void (*head)(rtpush_hub *hub, rp_exchange *x, const rtpush_head *head); // may stop it, may set is_streamed
+    void (*bytes)(rtpush_hub *hub, rp_exchange *x, const char *data, size_t size); // of a streamed body
+    size_t (*frame)(rtpush_hub *hub, rp_exchange *x, char *data, size_t size); // of a socket; what was taken, 0: more
+    void (*done)(rtpush_hub *hub, rp_exchange *x); // the body is whole; unless streamed it is in .body
+    void (*lost)(rtpush_hub *hub, rp_exchange *x, int code, const char *why); // OK: the server ended what may end so
+} rp_exchange_owner;
+
+struct rp_exchange {
+    const rp_exchange_owner *owner;
+    const rp_link_owner *links; // ours, below
+    rp_target *to;
+    rp_link *link;
+    uint8_t step, framing;
+    bool keeps;       // the link may carry another request
+    bool is_reused;   // it has carried one before this
+    bool is_streamed;
+    int status;
+    unsigned interim;
+    rtpush_chunked chunked;
+    uint64_t left;
+    size_t body_max;
+    rp_buf request, body; // request: kept until the answer begins
+};
+
+static void rp_exchange_stop(rtpush_hub *hub, rp_exchange *x) {
+    rp_link *l = x->link;
+    x->link = NULL;
+    x->step = RP_X_IDLE;
+    rp_link_close(hub, l);
+}
+
+static void rp_exchange_free(rtpush_hub *hub, rp_exchange *x) {
+    rp_exchange_stop(hub, x);
+    rp_buf_free(&hub->mem, &x->request);
+    rp_buf_free(&hub->mem, &x->body);
+}
+
+static void rp_exchange_fail(rtpush_hub *hub, rp_exchange *x, int code, const char *why) {
+    rp_exchange_stop(hub, x);
+    x->owner->lost(hub, x, code, why);
+}
+
+// --- sending ---
+
+static void rp_exchange_write(rtpush_hub *hub, rp_exchange *x) {
+    rp_buf *out = rp_link_out(hub, x->link);
+    x->step = RP_X_HEAD;
+    rp_buf_slice_put(&hub->mem, out, rp_buf_slice(&x->request));
+}
+
+static void rp_exchange_opened(rtpush_hub *hub, rp_link *l) { rp_exchange_write(hub, (rp_exchange *)l->user); }
+
+// Sends .request, over the link it has or a new one. false: no memory.
+static bool rp_exchange_start(rtpush_hub *hub, rp_exchange *x, bool may_reuse) {
+    x->is_streamed = false;
+    x->interim = 0;
+    rp_buf_rewind(&x->body);
+    x->is_reused = may_reuse && x->link && x->keeps;
+    if (x->request.is_broken) return false;
+    if (x->is_reused) { rp_exchange_write(hub, x); return true; }
+    rp_exchange_stop(hub, x);
+    x->link = rp_link_open(hub, x->links, x, x->to);
+    x->step = RP_X_OPENING;
+    return x->link != NULL;
+}
+
+// --- the answer ---
+
+// RFC 9112 §6.3: where the body ends.
+static void rp_exchange_frame(rp_exchange *x, const rtpush_head *head) {
+    bool has_none = head->status == 204 || head->status == 304;
+    memset(&x->chunked, 0, sizeof x->chunked);
+    x->framing = head->is_chunked ? RP_X_CHUNKED : has_none || head->has_length ? RP_X_LENGTH : RP_X_TO_END;
+    x->left = has_none ? 0 : head->length;
+    x->keeps = head->keep_alive && x->framing != RP_X_TO_END;
+}
+
+static void rp_exchange_done(rtpush_hub *hub, rp_exchange *x) {
+    rp_link *l = x->link;
+    x->step = RP_X_IDLE;
+    if (!x->keeps) {
+        x->link = NULL;
+        rp_link_close(hub, l);
+    }
+    x->owner->done(hub, x);
+}
+
+static size_t rp_exchange_head(rtpush_hub *hub, rp_exchange *x, const char *data, size_t size) {
+    rtpush_head *head = &hub->server->head;
+    ptrdiff_t n = rtpush_parse_answer(head, data, size, 0, 0);
+    if (n == 0) return 0;
+    if (n < 0) {
+        rp_exchange_fail(hub, x, RTPUSH_E_PROTOCOL, n == -431 ? "the answer's head is larger than 16 KiB, or has more than 64 fields"
+                         : n == -501 ? "a transfer coding other than chunked" : "the answer is not HTTP/1.1");
+        return size;
+    }
+    if (head->status / 100 == 1 && head->status != 101) { // RFC 9110 §15.2
+        if (++x->interim > RP_X_INTERIM_MAX) rp_exchange_fail(hub, x, RTPUSH_E_PROTOCOL, "too many interim answers");
+        return (size_t)n;
+    }
+    rtpush_slice coding = rp_http_header(head, "content-encoding");
+    if (coding.size && !rp_slice_is(coding, "identity")) {
+        rp_exchange_fail(hub, x, RTPUSH_E_PROTOCOL, "a content coding that was not asked for");
+        return size;
+    }
+    x->status = head->status;
+    x->step = head->status == 101 ? RP_X_SOCKET : RP_X_BODY;
+    rp_exchange_frame(x, head);
+    x->owner->head(hub, x, head);
+    if (x->step == RP_X_BODY && x->framing == RP_X_LENGTH && !x->left) rp_exchange_done(hub, x);
+    return (size_t)n;
+}
+
+// Part of the body. false: it is over the limit.
+static bool rp_exchange_bytes(rtpush_hub *hub, rp_exchange *x, rtpush_slice part) {
+    if (!part.size) return true;
+    if (x->is_streamed) { x->owner->bytes(hub, x, part.data, part.size); return true; }
+    return part.size <= x->body_max - RP_MIN(x->body_max, rp_buf_size(&x->body)) && rp_buf_put(&hub->mem, &x->body, part.data, part.size);
+}
+
+static size_t rp_exchange_body(rtpush_hub *hub, rp_exchange *x, const char *data, size_t size) {
+    const rp_link *l = x->link;
+    rtpush_slice part = rp_slice(data, size);
+    if (x->framing == RP_X_CHUNKED) {
+        ptrdiff_t n = rtpush_parse_chunked(&x->chunked, data, size, &part);
+        if (n < 0) { rp_exchange_fail(hub, x, RTPUSH_E_PROTOCOL, "a malformed chunk"); return size; }
+        size = (size_t)n;
+    } else if (x->framing == RP_X_LENGTH) {
+        size = part.size = (size_t)RP_MIN((uint64_t)size, x->left);
+        x->left -= size;
+    }
+    if (!rp_exchange_bytes(hub, x, part)) { rp_exchange_fail(hub, x, RTPUSH_E_PROTOCOL, "the answer's body is over the limit (message_max)"); return size; }
+    if (x->link != l || x->step != RP_X_BODY) return size; // stopped by what was in it
+    bool is_done = x->framing == RP_X_CHUNKED ? x->chunked.is_done : x->framing == RP_X_LENGTH && !x->left;
+    if (is_done) rp_exchange_done(hub, x);
+    return size;
+}
+
+static void rp_exchange_input(rtpush_hub *hub, rp_link *l) {
+    rp_exchange *x = (rp_exchange *)l->user;
+    size_t used = 1;
+    while (used && x->link == l && rp_buf_size(&l->in)) {
+        char *data = l->in.data + l->in.start;
+        size_t size = rp_buf_size(&l->in);
+        switch ((enum rp_exchange_step)x->step) {
+        case RP_X_HEAD: used = rp_exchange_head(hub, x, data, size); break;
+        case RP_X_BODY: used = rp_exchange_body(hub, x, data, size); break;
+        case RP_X_SOCKET: used = x->owner->frame(hub, x, data, size); break;
+        case RP_X_IDLE:
+        case RP_X_OPENING: rp_exchange_stop(hub, x); return; // nothing was asked: this link is not used again
+        }
+        l->in.start += used;
+    }
+}
+
+static void rp_exchange_lost(rtpush_hub *hub, rp_link *l, int code, const char *why) {
+    rp_exchange *x = (rp_exchange *)l->user;
+    enum rp_exchange_step step = (enum rp_exchange_step)x->step;
+    bool is_fresh = step == RP_X_HEAD && !rp_buf_size(&l->in);
+    if (x->link != l) return;
+    x->link = NULL;
+    if (step == RP_X_IDLE) return;
+    if (is_fresh && x->is_reused && rp_exchange_start(hub, x, false)) return; // it was closed while we wrote (RFC 9112 §9.3.1)
+    x->step = RP_X_IDLE;
+    if (step == RP_X_BODY && x->framing == RP_X_TO_END && !code) { x->owner->done(hub, x); return; }
+    if (!code && step != RP_X_SOCKET) code = RTPUSH_E_CLOSED;
+    x->owner->lost(hub, x, code, why);
+}
+
+static const rp_link_owner rp_exchange_links = {rp_exchange_opened, rp_exchange_input, rp_exchange_lost};
+#endif // RP_CLIENT
+
+// ============================================================================
+// >>client  a reader that comes back: transports, cursor, publishes  (uses: exchange, sse, json, longpoll)
+//
+//     CONNECTING -> OPEN        a transport works
+//     CONNECTING -> CONNECTING  it does not: the next of the list, at once
+//     any -> WAITING            after a random time, or the one that the server named
+//     any -> CLOSED             for good
+//
+// One exchange reads (a socket, a stream, poll after poll), one posts what no socket takes.
+// One cursor is the place in the log, over all topics and transports. Nothing that a server
+// sends is believed unseen: what breaks its protocol ends the connection, not the program.
+// ============================================================================
+#ifdef RP_CLIENT
+enum { RP_ORDER_MAX = 4, RP_SENT_MAX = 256, RP_KEY_SIZE = 24, RP_FIRST_EVENT_MS = 5000, RP_GRACE_MS = 10000 };
+
+// A topic that is wanted. `ahead`: what it has beyond the client's cursor, in the cursor's epoch.
+typedef struct rp_want {
+    struct rp_want *next;
+    char since[RP_CURSOR_MAX + 34]; // where its past begins, "" from now; then what of it has come
+    bool is_own;     // the URL's
+    bool is_joined;  // at the client's cursor
+    bool is_asked;   // of the connection at hand
+    uint64_t ref, ahead;
+    size_t size;
+    char name[1];
+} rp_want;
+
+enum rp_via { RP_VIA_NONE, RP_VIA_SOCKET, RP_VIA_POST };
+
+// A publish under way. Its texts follow the struct.
+typedef struct rp_parcel {
+    struct rp_parcel *next;
+    uint64_t ref, began;
+    bool is_ephemeral;
+    uint8_t kind, via; // via: rp_via, how it is under way
+    unsigned denied;
+    rtpush_published done;
+    void *done_user;
+    const char *topic, *event, *key, *data; // topic: NULL, the URL's
+    size_t size;
+} rp_parcel;
+
+// How a connection ended.
+typedef struct rp_loss {
+    int code, status;
+    int64_t delay_ms;  // what the server said, -1: nothing
+    bool is_away;      // nobody was reached: no transport is to blame
+    bool is_final;     // never again
+    const char *why;
+} rp_loss;
+
+typedef struct rp_client {
+    rp_slot slot;
+    struct rp_client *next;  // of the dead
+    rtpush_hub *hub;
+    rtpush_client_desc desc; // strings in `texts`
+    char *texts;
+    rp_url url, proxy;
+    rp_buf location;         // what a redirect changed the URL to
+    rp_buf query;            // the URL's, without what is ours
+    rtpush_slice base;       // of the path: up to the topic
+    rp_target to;
+    rp_exchange read, post;
+    rp_timer timer;
+    uint64_t due, retry_at, better_at, opened, asked; // due: of what `read` waits for
+    uint64_t passed_until[RTPUSH_SHORT_POLL + 1];     // by transport
+    uint8_t order[RP_ORDER_MAX], order_count, index, failed; // failed: bits of `order` in this round
+    uint8_t state, transport;
+    bool is_starved, is_changed; // no memory to begin; the topics are others
+    bool is_pinged, has_news, is_enveloped; // news: the last poll brought some; enveloped: SSE with ?events=envelope
+    unsigned tries, denied, redirected;
+    int64_t retry_ms, silence_ms, post_delay_ms;
+    uint64_t post_at, post_due;
+    unsigned post_tries;
+    rp_want *wants, *catching; // catching: whose past is polled for
+    rp_parcel *parcels;
+    size_t queued;
+    uint64_t last_ref;
+    rtpush_cursor cursor;
+    bool has_cursor, is_stale; // stale: a gap of another epoch was told, the next message moves the cursor there
+    rp_buf gap;                // the last one told, until a message follows
+    char session[RP_KEY_SIZE + 1], key[25]; // key: Sec-WebSocket-Key
+    rp_ws ws;
+    rp_stream_in events;
+    rp_buf scratch, token;
+} rp_client;
+
+static bool rp_client_is_over(const rp_client *c) { return c->state == RTPUSH_CLIENT_CLOSED; }
+static rtpush_client rp_client_handle(const rp_client *c) { return rp_slab_handle(&c->slot); }
+static bool rp_client_is_socket(const rp_client *c) { return c->transport == RTPUSH_ENVELOPE || c->transport == RTPUSH_WEBSOCKET; }
+
+static rp_client *rp_client_find(rtpush_hub *hub, rtpush_client handle) {
+    rp_client *c = hub->dials ? (rp_client *)rp_slab_find(&hub->dials->clients, handle) : NULL;
+    return c && !rp_client_is_over(c) ? c : NULL;
+}
+
+static bool rp_client_random(rtpush_hub *hub, char out[RP_KEY_SIZE + 1]) {
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz234567";
+    unsigned char bytes[RP_KEY_SIZE];
+    if (hub->sys.random(hub->sys.user, bytes, sizeof bytes)) return false;
+    for (unsigned i = 0; i < RP_KEY_SIZE; i++) out[i] = letters[bytes[i] & 31];
+    out[RP_KEY_SIZE] = 0;
+    return true;
+}
+
+// --- its timer: the earliest of what it waits for ---
+
+static void rp_client_arm(rp_client *c) {
+    uint64_t due = c->state == RTPUSH_CLIENT_WAITING ? c->retry_at : c->due;
+    if (c->better_at) due = RP_MIN(due, c->better_at);
+    if (c->post_at) due = RP_MIN(due, c->post_at);
+    if (c->post_due) due = RP_MIN(due, c->post_due);
+    if (c->parcels) due = RP_MIN(due, c->parcels->began + (uint64_t)c->desc.publish_ms);
+    if (due == UINT64_MAX) rp_timer_stop(&c->hub->wheel, &c->timer);
+    else rp_timer_start(&c->hub->wheel, &c->timer, due);
+}
+
+static void rp_client_wait_for(rp_client *c, int64_t ms) {
+    c->due = ms < 0 ? UINT64_MAX : c->hub->wheel.now + (uint64_t)ms;
+    rp_client_arm(c);
+}
+
+// --- state ---
+
+static void rp_client_tell(rp_client *c, int state, const rp_loss *loss, int64_t delay_ms) {
+    rtpush_client_status status;
+    memset(&status, 0, sizeof status);
+    c->state = (uint8_t)state;
+    status.state = state;
+    status.transport = c->transport;
+    status.code = loss ? loss->code : RTPUSH_OK;
+    status.status = loss ? loss->status : 0;
+    status.reason = loss && loss->why ? loss->why : "";
+    status.delay_ms = delay_ms;
+    if (c->desc.on_state) c->desc.on_state(c->hub, rp_client_handle(c), &status, c->desc.user);
+}
+
+static void rp_parcel_end(rp_client *c, rp_parcel *parcel, uint64_t seq, int code) {
+    rp_parcel **at = &c->parcels;
+    while (*at != parcel) at = &(*at)->next;
+    *at = parcel->next;
+    c->queued -= parcel->size;
+    if (parcel->done) parcel->done(c->hub, parcel->ref, seq, code, parcel->done_user);
+    rp_mem_free(&c->hub->mem, parcel);
+}
+
+// For good. It is freed when the turn ends.
+static void rp_client_end(rp_client *c, const rp_loss *loss) {
+    if (rp_client_is_over(c)) return;
+    rp_exchange_stop(c->hub, &c->read);
+    rp_exchange_stop(c->hub, &c->post);
+    rp_timer_stop(&c->hub->wheel, &c->timer);
+    c->due = UINT64_MAX;
+    rp_client_tell(c, RTPUSH_CLIENT_CLOSED, loss, 0);
+    while (c->parcels) rp_parcel_end(c, c->parcels, 0, RTPUSH_E_GONE);
+    c->next = c->hub->dials->dead_clients;
+    c->hub->dials->dead_clients = c;
+}
+
+static void rp_client_free(rtpush_hub *hub, rp_client *c) {
+    rp_mem *mem = &hub->mem;
+    rp_exchange_free(hub, &c->read);
+    rp_exchange_free(hub, &c->post);
+    for (rp_want *want = c->wants, *next; want; want = next) {
+        next = want->next;
+        rp_mem_free(mem, want);
+    }
+    rp_stream_in_free(mem, &c->events);
+    rp_buf_free(mem, &c->ws.message);
+    rp_buf_free(mem, &c->gap);
+    rp_buf_free(mem, &c->location);
+    rp_buf_free(mem, &c->query);
+    rp_buf_free(mem, &c->scratch);
+    rp_buf_free(mem, &c->token);
+    rp_tls_trust_free(&c->to.trust);
+    rp_mem_free(mem, c->texts);
+    rp_slab_give(&hub->dials->clients, &c->slot);
+}
+
+// --- the past and the present: cursor, gaps, messages ---
+
+static rp_want *rp_client_want(const rp_client *c, rtpush_slice name) {
+    for (rp_want *want = c->wants; want; want = want->next)
+        if (want->size == name.size && !memcmp(want->name, name.data, name.size)) return want;
+    return NULL;
+}
+
+static bool rp_client_is_past(const rp_client *c, const rtpush_cursor *id) {
+    return c->has_cursor && !c->is_stale && !strcmp(id->epoch, c->cursor.epoch) && id->seq <= c->cursor.seq;
+}
+
+static void rp_client_advance(rp_client *c, const rtpush_cursor *id) {
+    if (rp_client_is_past(c, id)) return;
+    if (!c->has_cursor || strcmp(c->cursor.epoch, id->epoch))
+        for (rp_want *want = c->wants; want; want = want->next) want->ahead = 0;
+    c->cursor = *id;
+    c->has_cursor = true;
+    c->is_stale = false;
+}
+
+static const char *rp_client_cursor_text(const rp_client *c, char buf[RP_CURSOR_MAX]) {
+    buf[0] = 0;
+    if (c->has_cursor) rp_cursor_write(buf, c->cursor.epoch, c->cursor.seq);
+    return buf;
+}
+
+// A gap is told once, until a message has followed: the cursor stays meanwhile, since older messages than `to` may
+// follow, and a server that is asked again from there tells it again.
+static void rp_client_tell_gap(rp_client *c, const char *from, const char *to, const char *reason) {
+    rp_mem *mem = &c->hub->mem;
+    size_t had = rp_buf_size(&c->gap);
+    if (!strcmp(reason, "epoch")) c->is_stale = true;
+    rp_buf_text(mem, &c->gap, from);
+    rp_buf_put(mem, &c->gap, "\n", 1);
+    rp_buf_text(mem, &c->gap, to);
+    rp_buf_put(mem, &c->gap, "\n", 1);
+    rtpush_slice all = rp_buf_slice(&c->gap);
+    bool is_told = !c->gap.is_broken && all.size == 2 * had && !memcmp(all.data, all.data + had, had);
+    c->gap.start += had;
+    if (is_told || !c->desc.on_gap) return;
+    c->desc.on_gap(c->hub, rp_client_handle(c), from, to, reason, c->desc.user);
+}
+
+// The members that anything a server says may have, as they stand in the text; .data NULL: not there.
+typedef struct rp_told {
+    rtpush_slice type, id, topic, event, data, encoding, replay, cursor, from, to, reason, ref, code, after, heartbeat, messages, gap, more, reconnect;
+} rp_told;
+
+// false: not an object, or one with a member twice.
+static bool rp_told_read(rp_told *said, rtpush_slice object) {
+    const struct { const char *name; rtpush_slice *at; } known[] = {
+        {"type", &said->type}, {"id", &said->id}, {"topic", &said->topic}, {"event", &said->event}, {"data", &said->data},
+        {"encoding", &said->encoding}, {"replay", &said->replay}, {"cursor", &said->cursor}, {"from", &said->from}, {"to", &said->to},
+        {"reason", &said->reason}, {"ref", &said->ref}, {"code", &said->code}, {"after", &said->after}, {"heartbeat", &said->heartbeat},
+        {"messages", &said->messages}, {"gap", &said->gap}, {"more", &said->more}, {"reconnect", &said->reconnect}};
+    rtpush_slice name, value;
+    const char *p = rp_json_space(object.data, object.data + object.size);
+    memset(said, 0, sizeof *said);
+    if (p == object.data + object.size || *p != '{') return false;
+    while (rp_json_member(&object, &name, &value))
+        for (size_t i = 0; i < RP_COUNT(known); i++) {
+            if (!rp_slice_equals(name, known[i].name)) continue;
+            if (known[i].at->data) return false;
+            *known[i].at = value;
+        }
+    return true;
+}
+
+// A text's content, NUL-terminated, in c->scratch, which has room for all of the object it is from. NULL: not a text.
+static const char *rp_told_text(rp_client *c, rtpush_slice value, size_t *size) {
+    if (value.size < 2 || *value.data != '"' || !c->scratch.data) return NULL;
+    char *at = c->scratch.data + c->scratch.end;
+    size_t n = rp_json_unescape(at, rp_slice(value.data + 1, value.size - 2));
+    at[n] = 0;
+    c->scratch.end += n + 1;
+    if (size) *size = n;
+    else if (memchr(at, 0, n)) return NULL; // as a C string it would be another
+    return at;
+}
+
+static bool rp_told_is(rtpush_slice value, const char *word) {
+    return value.size == strlen(word) + 2 && *value.data == '"' && !memcmp(value.data + 1, word, value.size - 2);
+}
+
+static bool rp_told_cursor(rtpush_slice value, rtpush_cursor *cursor) {
+    return value.size > 2 && *value.data == '"' && rtpush_parse_cursor(cursor, value.data + 1, value.size - 2);
+}
+
+// A number of milliseconds, at most a day; -1: none.
+static int64_t rp_told_ms(rtpush_slice value) {
+    uint64_t ms;
+    return rp_slice_number(value, &ms) ? (int64_t)RP_MIN(ms, (uint64_t)86400000) : -1;
+}
+
+static bool rp_client_room(rp_client *c, size_t size) {
+    rp_buf_rewind(&c->scratch);
+    return rp_buf_room(&c->hub->mem, &c->scratch, size + 64) != NULL;
+}
+
+// Who is there now: its id is the reader's own cursor (PROTOCOL §7).
+static bool rp_client_is_snapshot(rtpush_slice topic, rtpush_slice data) {
+    rtpush_slice name, value;
+    if (topic.size < 10 || memcmp(topic.data, "@presence/", 10) || !data.size || *data.data != '{') return false;
+    while (rp_json_member(&data, &name, &value))
+        if (rp_slice_equals(name, "join") || rp_slice_equals(name, "leave")) return false;
+    return true;
+}
+
+// Has no subscription had it yet? One that caught up may be ahead of the client's cursor.
+static bool rp_client_lacks(const rp_client *c, rtpush_slice topic, uint64_t seq) {
+    for (const rp_want *want = c->wants; want; want = want->next)
+        if (want->ahead >= seq && rp_topic_matches(rp_slice(want->name, want->size), topic)) return false;
+    return true;
+}
+
+// Moves the cursor over a message. false: it has been had. A change of epoch that no gap announced is told as one.
+static bool rp_client_pass(rp_client *c, const rtpush_cursor *id, rtpush_slice topic) {
+    char from[RP_CURSOR_MAX], to[RP_CURSOR_MAX];
+    if (rp_client_is_past(c, id)) return false;
+    if (c->has_cursor && !c->is_stale && strcmp(c->cursor.epoch, id->epoch)) {
+        rp_cursor_write(to, id->epoch, 0);
+        rp_client_tell_gap(c, rp_client_cursor_text(c, from), to, "epoch");
+        if (rp_client_is_over(c)) return false;
+    }
+    rp_buf_rewind(&c->gap);
+    bool is_new = rp_client_lacks(c, topic, id->seq) || c->is_stale;
+    rp_client_advance(c, id);
+    return is_new;
+}
+
+// A message of a replay: it moves its subscription only.
+static bool rp_client_pass_replay(rp_client *c, const rtpush_cursor *id, rtpush_slice topic) {
+    for (rp_want *want = c->wants; want; want = want->next) {
+        rtpush_cursor had;
+        if (want->is_joined || !rp_topic_matches(rp_slice(want->name, want->size), topic)) continue;
+        if (rtpush_parse_cursor(&had, want->since, strlen(want->since)) && !strcmp(had.epoch, id->epoch) && had.seq >= id->seq) return false;
+        rp_cursor_write(want->since, id->epoch, id->seq);
+    }
+    return true;
+}
+
+static void rp_client_deliver(rp_client *c, const rtpush_message *m, const char *id) {
+    if (c->desc.on_message) c->desc.on_message(c->hub, rp_client_handle(c), m, id, c->desc.user);
+}
+
+// The data of a message: a text, base64 of bytes, or JSON as it stands. false: it is none of them.
+static bool rp_told_data(rp_client *c, const rp_told *said, rtpush_message *m) {
+    if (!said->data.data) return false;
+    m->kind = *said->data.data == '"' ? RTPUSH_TEXT : RTPUSH_JSON;
+    m->data = said->data.data;
+    m->size = said->data.size;
+    if (m->kind == RTPUSH_JSON) return !said->encoding.data;
+    char *text = c->scratch.data + c->scratch.end;
+    if (!rp_told_text(c, said->data, &m->size)) return false;
+    m->data = text;
+    if (!said->encoding.data) return !rtpush_utf8(0, m->data, m->size); // a lone surrogate is not UTF-8
+    ptrdiff_t n = rp_told_is(said->encoding, "base64") ? rp_base64_read(text, text, m->size) : -1;
+    m->kind = RTPUSH_BINARY;
+    m->size = (size_t)RP_MAX(n, (ptrdiff_t)0);
+    return n >= 0;
+}
+
+// {"id":…,"topic":…,…}. Returns NULL, or what is wrong with it.
+static const char *rp_client_message(rp_client *c, const rp_told *said, size_t size) {
+    rtpush_cursor id;
+    rtpush_message m;
+    char text[RP_CURSOR_MAX];
+    memset(&m, 0, sizeof m);
+    if (!rp_client_room(c, size)) return "no memory for a message";
+    if (!rp_told_cursor(said->id, &id)) return "a message without an id";
+    m.topic = rp_told_text(c, said->topic, NULL);
+    if (!m.topic || !rtpush_is_topic(m.topic, strlen(m.topic), false)) return "a message without a topic";
+    m.event = said->event.data ? rp_told_text(c, said->event, NULL) : "";
+    if (!m.event || rtpush_utf8(0, m.event, strlen(m.event))) return "a message's event is not a text";
+    if (!rp_told_data(c, said, &m)) return "a message's data is missing, or not what its encoding says";
+    if (m.size > (uint64_t)c->desc.message_max) return "a message over the limit (message_max)";
+    bool is_replay = rp_slice_equals(said->replay, "true") && said->replay.data, is_now = rp_client_is_snapshot(rp_slice_of(m.topic), rp_slice(m.data, m.size));
+    m.seq = id.seq;
+    m.time_ms = rp_hub_wall(c->hub);
+    rp_cursor_write(text, id.epoch, id.seq);
+    if (is_now || (is_replay ? rp_client_pass_replay(c, &id, rp_slice_of(m.topic)) : rp_client_pass(c, &id, rp_slice_of(m.topic))))
+        rp_client_deliver(c, &m, text);
+    return NULL;
+}
+
+// {"from":…,"to":…,"reason":…}. As rp_client_message.
+static const char *rp_client_gap(rp_client *c, const rp_told *said, size_t size) {
+    rtpush_cursor to;
+    char text[RP_CURSOR_MAX];
+    if (!rp_client_room(c, size)) return "no memory for a gap";
+    const char *from = rp_told_text(c, said->from, NULL), *reason = rp_told_text(c, said->reason, NULL);
+    if (!from || !reason || !rp_told_cursor(said->to, &to)) return "a gap without from, to and reason";
+    rp_cursor_write(text, to.epoch, to.seq);
+    rp_client_tell_gap(c, from, text, reason);
+    return NULL;
+}
+
+// --- what is sent ---
+
+// Percent-encoding of what is not unreserved (RFC 3986 §2.3); `keeps`: one more that stands for itself.
+static void rp_url_encode(rp_mem *mem, rp_buf *buf, const char *text, char keeps) {
+    static const char hex[] = "0123456789ABCDEF";
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+        bool is_plain = (c >= '0' && c <= '9') || (rp_lower((char)c) >= 'a' && rp_lower((char)c) <= 'z') || strchr("-._~", c) || c == (unsigned char)keeps;
+        char escape[3] = {'%', hex[c >> 4], hex[c & 15]};
+        rp_buf_put(mem, buf, is_plain ? text : escape, is_plain ? 1 : 3);
+    }
+}
+
+static void rp_client_parameter(rp_client *c, rp_buf *buf, char *mark, const char *name, const char *value) {
+    rp_buf_put(&c->hub->mem, buf, mark, 1);
+    *mark = '&';
+    rp_buf_text(&c->hub->mem, buf, name);
+    rp_buf_text(&c->hub->mem, buf, "=");
+    rp_url_encode(&c->hub->mem, buf, value, '-');
+}
+
+static bool rp_client_has_header(const rp_client *c, const char *name) {
+    rtpush_slice rest = rp_slice_of(c->desc.headers ? c->desc.headers : ""), line, field, value;
+    while (rest.size) {
+        ptrdiff_t n = rp_http_line(rest.data, rest.size, &line);
+        if (n <= 0) return false;
+        if (rp_http_field(line, &field, &value) && rp_slice_is(field, name)) return true;
+        rest = rp_slice(rest.data + n, rest.size - (size_t)n);
+    }
+    return false;
+}
+
+static void rp_client_line(rp_client *c, rp_buf *buf, const char *name, const char *value) {
+    if (rp_client_has_header(c, name)) return;
+    rp_buf_text(&c->hub->mem, buf, name);
+    rp_buf_text(&c->hub->mem, buf, ": ");
+    rp_buf_text(&c->hub->mem, buf, value);
+    rp_buf_text(&c->hub->mem, buf, "\r\n");
+}
+
+// Asks for the token, so that a new one is used from here on.
+static void rp_client_ask_token(rp_client *c) {
+    const char *token = c->desc.on_token ? c->desc.on_token(c->hub, rp_client_handle(c), c->desc.user) : c->desc.token;
+    rp_buf_rewind(&c->token);
+    if (!token || !*token || !rp_slice_all(rp_slice_of(token), rp_http_is_value)) return;
+    rp_buf_text(&c->hub->mem, &c->token, token);
+    rp_buf_put(&c->hub->mem, &c->token, "", 1);
+}
+
+// Behind the target: version, and what every request says.
+static void rp_client_headers(rp_client *c, rp_buf *buf) {
+    rp_mem *mem = &c->hub->mem;
+    rp_buf_text(mem, buf, " HTTP/1.1\r\n");
+    if (!rp_client_has_header(c, "host")) {
+        rp_buf_text(mem, buf, "Host: ");
+        rp_url_host(mem, buf, &c->url, false);
+        rp_buf_text(mem, buf, "\r\n");
+    }
+    rp_client_line(c, buf, "User-Agent", "rtpush/" RTPUSH_VERSION);
+    if (rp_buf_size(&c->token) && !rp_client_has_header(c, "authorization")) {
+        rp_buf_text(mem, buf, "Authorization: Bearer ");
+        rp_buf_text(mem, buf, rp_buf_slice(&c->token).data);
+        rp_buf_text(mem, buf, "\r\n");
+    }
+    if (c->desc.headers) rp_buf_text(mem, buf, c->desc.headers);
+}
+
+// Is a topic asked for in the URL, to go on at the client's cursor? One that has a past to get is subscribed to later.
+static bool rp_want_is_in_url(const rp_want *want) { return want->is_joined || !want->since[0]; }
+
+static bool rp_client_owns_topic(const rp_client *c) {
+    for (const rp_want *want = c->wants; want; want = want->next)
+        if (want->is_own && rp_want_is_in_url(want)) return true;
+    return false;
+}
+
+// Path and query of a read. only: that topic alone, from its own place.
+static void rp_client_target(rp_client *c, rp_buf *buf, const rp_want *only) {
+    rp_mem *mem = &c->hub->mem;
+    char mark = '?', cursor[RP_CURSOR_MAX];
+    bool is_rtpush = c->desc.kind == RTPUSH_SERVER_RTPUSH;
+    rp_buf_slice_put(mem, buf, !is_rtpush || (!only && rp_client_owns_topic(c)) ? c->url.path : c->base);
+    if (rp_buf_size(&c->query)) {
+        rp_buf_put(mem, buf, &mark, 1);
+        rp_buf_slice_put(mem, buf, rp_buf_slice(&c->query));
+        mark = '&';
+    }
+    if (!is_rtpush) return;
+    for (rp_want *want = c->wants; want; want = want->next) {
+        want->is_asked = only ? want == only : rp_want_is_in_url(want);
+        if (want->is_asked && (only || !want->is_own)) rp_client_parameter(c, buf, &mark, "topic", want->name);
+    }
+    const char *since = only ? only->since : c->has_cursor ? rp_client_cursor_text(c, cursor) : c->desc.since && *c->desc.since ? c->desc.since : "latest";
+    rp_client_parameter(c, buf, &mark, "since", since);
+    if (only) return;
+    rp_client_parameter(c, buf, &mark, "session", c->session);
+    if (c->transport == RTPUSH_SSE) rp_client_parameter(c, buf, &mark, "events", "envelope");
+}
+
+static void rp_client_handshake_lines(rp_client *c, rp_buf *buf) {
+    unsigned char key[16];
+    if (c->hub->sys.random(c->hub->sys.user, key, sizeof key)) { buf->is_broken = true; return; }
+    rp_base64_write(c->key, key, sizeof key); // RFC 6455 §4.1: 16 random bytes
+    c->key[24] = 0;
+    rp_buf_text(&c->hub->mem, buf, "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ");
+    rp_buf_text(&c->hub->mem, buf, c->key);
+    rp_buf_text(&c->hub->mem, buf, "\r\n");
+    if (c->transport == RTPUSH_ENVELOPE) rp_client_line(c, buf, "Sec-WebSocket-Protocol", "rtpush.v1");
+    else if (c->desc.protocol) rp_client_line(c, buf, "Sec-WebSocket-Protocol", c->desc.protocol);
+}
+
+// How long a poll is held at most: at first for a moment only, so that it is soon known whether it works.
+static int64_t rp_client_hold(const rp_client *c) {
+    if (c->transport != RTPUSH_LONG_POLL) return 0;
+    return c->state == RTPUSH_CLIENT_OPEN ? c->desc.wait_ms / 1000 : 1;
+}
+
+// The request of the transport at hand.
+static void rp_client_request(rp_client *c) {
+    rp_mem *mem = &c->hub->mem;
+    rp_buf *buf = &c->read.request;
+    rp_buf_rewind(buf);
+    rp_buf_text(mem, buf, "GET ");
+    rp_client_target(c, buf, c->catching);
+    if (!c->catching && c->transport == RTPUSH_LONG_POLL) {
+        rp_buf_text(mem, buf, "&wait=");
+        rp_buf_number(mem, buf, (uint64_t)rp_client_hold(c));
+    }
+    rp_client_headers(c, buf);
+    bool is_events = c->transport == RTPUSH_SSE && !c->catching;
+    if (is_events) rp_client_line(c, buf, "Accept", "text/event-stream");
+    if (is_events && rp_buf_size(&c->events.id) && c->desc.kind == RTPUSH_SERVER_EVENTS) {
+        rp_buf_text(mem, buf, "Last-Event-ID: ");
+        rp_buf_slice_put(mem, buf, rp_buf_slice(&c->events.id));
+        rp_buf_text(mem, buf, "\r\n");
+    }
+    if (rp_client_is_socket(c) && !c->catching) rp_client_handshake_lines(c, buf);
+    rp_buf_text(mem, buf, "\r\n");
+}
+
+// --- connecting ---
+
+static void rp_client_cannot(rp_client *c) {
+    c->is_starved = true;
+    rp_client_wait_for(c, 0);
+}
+
+// It works. Those above it in the list that did not are passed over for a while.
+static void rp_client_opened(rp_client *c) {
+    uint64_t now = c->hub->wheel.now, best = 0;
+    if (c->state == RTPUSH_CLIENT_OPEN) return;
+    for (unsigned i = 0; i < c->index; i++) {
+        uint64_t *until = &c->passed_until[c->order[i]];
+        if (c->failed >> i & 1) *until = now + (uint64_t)c->desc.remember_ms;
+        if (*until && (!best || *until < best)) best = *until;
+    }
+    c->passed_until[c->transport] = 0;
+    c->better_at = best;
+    c->opened = now;
+    c->failed = 0;
+    c->denied = c->redirected = 0;
+    rp_client_tell(c, RTPUSH_CLIENT_OPEN, NULL, 0);
+}
+
+// Sends the request of what is read next: the past of one topic, or what the transport at hand reads.
+static void rp_client_begin(rp_client *c) {
+    int64_t ms = c->state == RTPUSH_CLIENT_OPEN ? RP_GRACE_MS : c->desc.connect_timeout_ms;
+    c->catching = NULL;
+    for (rp_want *want = c->wants; want && c->transport != RTPUSH_ENVELOPE && c->desc.kind == RTPUSH_SERVER_RTPUSH; want = want->next)
+        if (!rp_want_is_in_url(want)) c->catching = want;
+    if (!c->wants && c->transport != RTPUSH_ENVELOPE && c->desc.kind == RTPUSH_SERVER_RTPUSH) { // nothing to read: it may publish
+        rp_exchange_stop(c->hub, &c->read);
+        c->due = UINT64_MAX;
+        rp_client_opened(c);
+        return;
+    }
+    rp_client_request(c);
+    c->is_starved = false;
+    c->asked = c->hub->wheel.now;
+    rp_client_wait_for(c, ms + (c->catching ? 0 : rp_client_hold(c) * 1000));
+    if (!rp_exchange_start(c->hub, &c->read, true)) rp_client_cannot(c);
+}
+
+// The first of the list from `place` on that is not passed over; order_count: none.
+static unsigned rp_client_next_place(const rp_client *c, unsigned place) {
+    while (place < c->order_count && c->passed_until[c->order[place]] > c->hub->wheel.now) place++;
+    return place;
+}
+
+static void rp_client_connect(rp_client *c, const rp_loss *loss) {
+    c->transport = c->order[c->index];
+    c->is_pinged = c->is_enveloped = c->has_news = false;
+    c->better_at = 0;
+    c->retry_ms = -1;
+    rp_stream_in_restart(&c->events);
+    rp_buf_free(&c->hub->mem, &c->ws.message);
+    memset(&c->ws, 0, sizeof c->ws);
+    for (rp_want *want = c->wants; want; want = want->next) want->is_asked = false, want->ref = 0;
+    rp_client_tell(c, RTPUSH_CLIENT_CONNECTING, loss, 0);
+    if (rp_client_is_over(c)) return;
+    rp_client_ask_token(c);
+    if (!rp_client_is_over(c)) rp_client_begin(c);
+}
+
+// A new round, from the best transport that is not passed over.
+static void rp_client_round(rp_client *c) {
+    c->failed = 0;
+    c->index = (uint8_t)rp_client_next_place(c, 0);
+    if (c->index == c->order_count) c->index = 0;
+    rp_client_connect(c, NULL);
+}
+
+// --- losing ---
+
+static bool rp_status_may_pass(int status) { return status == 408 || status == 425 || status == 429 || status >= 500; }
+
+// How long to wait: what the server said, or full jitter below a bound that doubles.
+static uint64_t rp_client_delay(rp_client *c, int64_t said_ms) {
+    uint64_t bound = (uint64_t)c->desc.backoff_ms;
+    if (said_ms >= 0) return (uint64_t)said_ms;
+    for (unsigned i = 0; i < c->tries && bound < (uint64_t)c->desc.backoff_max_ms; i++) bound *= 2;
+    c->tries++;
+    return rp_hub_jitter(c->hub, RP_MIN(bound, (uint64_t)c->desc.backoff_max_ms) + 1);
+}
+
+// What went by the socket has no answer yet: it goes again.
+static void rp_client_unsend(rp_client *c) {
+    for (rp_parcel *parcel = c->parcels; parcel; parcel = parcel->next)
+        if (parcel->via == RP_VIA_SOCKET) parcel->via = RP_VIA_NONE;
+}
+
+// Has the server said no for good? One no is the proxy's, perhaps: then the other transports are asked too.
+static bool rp_client_is_refused(rp_client *c, const rp_loss *loss) {
+    if (loss->is_final || c->desc.once) return true;
+    if (loss->code == RTPUSH_E_UNAUTHORIZED) return !c->desc.on_token || ++c->denied > 2;
+    return loss->code == RTPUSH_E_REFUSED && !rp_status_may_pass(loss->status);
+}
+
+// The connection that read is gone, or never came to be.
+static void rp_client_lost(rp_client *c, const rp_loss *loss) {
+    bool was_open = c->state == RTPUSH_CLIENT_OPEN;
+    uint64_t now = c->hub->wheel.now;
+    if (rp_client_is_over(c)) return;
+    rp_exchange_stop(c->hub, &c->read);
+    rp_client_unsend(c);
+    c->due = UINT64_MAX;
+    c->better_at = 0;
+    if (was_open && now - c->opened >= (uint64_t)c->desc.stable_ms) c->tries = 0;
+    unsigned next = rp_client_next_place(c, c->index + 1u);
+    bool is_blamed = !was_open && !loss->is_away && loss->delay_ms < 0 && !loss->is_final && loss->code != RTPUSH_E_UNAUTHORIZED;
+    if (is_blamed && next < c->order_count) {
+        c->failed |= (uint8_t)(1u << c->index);
+        c->index = (uint8_t)next;
+        rp_client_connect(c, loss);
+        return;
+    }
+    if (rp_client_is_refused(c, loss)) { rp_client_end(c, loss); return; }
+    uint64_t delay = rp_client_delay(c, loss->delay_ms);
+    c->retry_at = now + delay;
+    rp_client_tell(c, RTPUSH_CLIENT_WAITING, loss, (int64_t)delay);
+    if (!rp_client_is_over(c)) rp_client_arm(c);
+}
+
+static void rp_client_lose(rp_client *c, int code, const char *why) {
+    rp_loss loss;
+    memset(&loss, 0, sizeof loss);
+    loss.code = code;
+    loss.delay_ms = -1;
+    loss.is_away = code == RTPUSH_E_CONNECT || code == RTPUSH_E_TLS || code == RTPUSH_E_MEMORY || code == RTPUSH_E_SYSTEM;
+    loss.why = why;
+    rp_client_lost(c, &loss);
+}
+
+static void rp_client_break(rp_client *c, const char *why) { rp_client_lose(c, RTPUSH_E_PROTOCOL, why); }
+
+// --- publishing ---
+
+static rp_parcel *rp_parcel_by_ref(const rp_client *c, uint64_t ref) {
+    for (rp_parcel *parcel = c->parcels; parcel; parcel = parcel->next)
+        if (parcel->ref == ref) return parcel;
+    return NULL;
+}
+
+static void rp_parcel_said(rp_client *c, const rp_parcel *parcel, rp_buf *buf) {
+    rp_mem *mem = &c->hub->mem;
+    rp_buf_text(mem, buf, "{\"type\":\"publish\",\"topic\":");
+    rp_json_text(mem, buf, parcel->topic);
+    if (*parcel->event) rp_buf_text(mem, buf, ",\"event\":"), rp_json_text(mem, buf, parcel->event);
+    rp_buf_text(mem, buf, ",\"key\":");
+    rp_json_text(mem, buf, parcel->key);
+    if (parcel->is_ephemeral) rp_buf_text(mem, buf, ",\"ephemeral\":true");
+    if (parcel->kind == RTPUSH_BINARY) rp_buf_text(mem, buf, ",\"encoding\":\"base64\"");
+    rp_buf_text(mem, buf, ",\"data\":");
+    if (parcel->kind == RTPUSH_TEXT) rp_json_string(mem, buf, parcel->data, parcel->size);
+    else if (parcel->kind == RTPUSH_JSON) rp_buf_put(mem, buf, parcel->data, parcel->size);
+    else rp_buf_put(mem, buf, "\"", 1), rp_spell_base64(c->hub, buf, parcel->data, parcel->size), rp_buf_put(mem, buf, "\"", 1);
+    rp_buf_text(mem, buf, ",\"ref\":");
+    rp_buf_number(mem, buf, parcel->ref);
+    rp_buf_text(mem, buf, "}");
+}
+
+// Says it over the socket: a text frame of what is in hub.text.
+static void rp_client_say(rp_client *c, const rp_buf *text) {
+    if (text->is_broken || !c->read.link) return;
+    rp_link_frame(c->hub, c->read.link, RP_WS_TEXT, text->data, rp_buf_size(text));
+}
+
+// Through the socket, as many as there may be under way.
+static void rp_client_pump_socket(rp_client *c) {
+    unsigned sent = 0;
+    for (rp_parcel *parcel = c->parcels; parcel && sent < RP_SENT_MAX; parcel = parcel->next, sent++) {
+        if (parcel->via || !parcel->topic) continue;
+        if (!rp_link_has_room(c->read.link)) break;
+        rp_buf *buf = rp_hub_text(c->hub);
+        rp_parcel_said(c, parcel, buf);
+        rp_client_say(c, buf);
+        parcel->via = RP_VIA_SOCKET;
+    }
+}
+
+// The target of a POST: the topic below the mount, or the URL as it is.
+static void rp_parcel_target(rp_client *c, const rp_parcel *parcel, rp_buf *buf) {
+    rp_mem *mem = &c->hub->mem;
+    char mark = '?';
+    rp_buf_slice_put(mem, buf, parcel->topic ? c->base : c->url.path);
+    if (parcel->topic) rp_buf_text(mem, buf, "/"), rp_url_encode(mem, buf, parcel->topic, '/');
+    if (rp_buf_size(&c->query)) {
+        rp_buf_put(mem, buf, &mark, 1);
+        rp_buf_slice_put(mem, buf, rp_buf_slice(&c->query));
+        mark = '&';
+    }
+    if (*parcel->event) rp_client_parameter(c, buf, &mark, "event", parcel->event);
+    if (parcel->is_ephemeral) rp_client_parameter(c, buf, &mark, "ephemeral", "1");
+}
+
+static void rp_client_post(rp_client *c, rp_parcel *parcel) {
+    static const char *const types[] = {"text/plain; charset=utf-8", "text/plain; charset=utf-8", "application/json", "application/octet-stream"};
+    rp_mem *mem = &c->hub->mem;
+    rp_buf *buf = &c->post.request;
+    rp_buf_rewind(buf);
+    rp_buf_text(mem, buf, "POST ");
+    rp_parcel_target(c, parcel, buf);
+    rp_client_headers(c, buf);
+    rp_client_line(c, buf, "Content-Type", types[parcel->kind]);
+    rp_client_line(c, buf, "Idempotency-Key", parcel->key);
+    rp_buf_text(mem, buf, "Content-Length: ");
+    rp_buf_number(mem, buf, parcel->size);
+    rp_buf_text(mem, buf, "\r\n\r\n");
+    rp_buf_put(mem, buf, parcel->data, parcel->size);
+    parcel->via = RP_VIA_POST;
+    c->post_due = c->hub->wheel.now + (uint64_t)c->desc.connect_timeout_ms;
+    if (!rp_exchange_start(c->hub, &c->post, true)) c->post_due = c->hub->wheel.now;
+    rp_client_arm(c);
+}
+
+// What waits to be published goes out, the way that is open.
+static void rp_client_pump(rp_client *c) {
+    if (c->state != RTPUSH_CLIENT_OPEN || c->desc.kind != RTPUSH_SERVER_RTPUSH) return;
+    bool by_socket = c->transport == RTPUSH_ENVELOPE && c->read.step == RP_X_SOCKET;
+    if (c->post.step != RP_X_IDLE || c->post_at > c->hub->wheel.now) return; // in the order they were given
+    if (by_socket) rp_client_pump_socket(c);
+    rp_parcel *parcel = c->parcels;
+    while (parcel && (parcel->via || (by_socket && parcel->topic))) parcel = parcel->next;
+    if (parcel) rp_client_post(c, parcel);
+    else c->post_at = 0;
+}
+
+static int rp_code_of_status(int status) {
+    switch (status) {
+    case 401: return RTPUSH_E_UNAUTHORIZED;
+    case 403: return RTPUSH_E_FORBIDDEN;
+    case 413: return RTPUSH_E_TOO_BIG;
+    default: return RTPUSH_E_REFUSED;
+    }
+}
+
+static rp_client *rp_client_of_post(rp_exchange *x) { return RP_OWNER(rp_client, post, x); }
+
+static rp_parcel *rp_client_posted(const rp_client *c) {
+    rp_parcel *parcel = c->parcels;
+    while (parcel && parcel->via != RP_VIA_POST) parcel = parcel->next;
+    return parcel;
+}
+
+// It did not go through: once more, after a while.
+static void rp_post_again(rp_client *c, int64_t delay_ms) {
+    rp_parcel *parcel = rp_client_posted(c);
+    uint64_t bound = RP_MIN((uint64_t)c->desc.backoff_ms << RP_MIN(c->post_tries, 6u), (uint64_t)c->desc.backoff_max_ms);
+    if (parcel) parcel->via = RP_VIA_NONE;
+    c->post_tries++;
+    c->post_due = 0;
+    c->post_at = c->hub->wheel.now + 1 + (delay_ms >= 0 ? (uint64_t)delay_ms : rp_hub_jitter(c->hub, bound));
+    rp_client_arm(c);
+}
+
+static int64_t rp_head_retry_ms(const rtpush_head *head) {
+    uint64_t seconds;
+    rtpush_slice value = rp_http_header(head, "retry-after");
+    return rp_slice_number(value, &seconds) ? (int64_t)RP_MIN(seconds, (uint64_t)86400) * 1000 : -1;
+}
+
+static void rp_post_head(rtpush_hub *hub, rp_exchange *x, const rtpush_head *head) {
+    rp_client *c = rp_client_of_post(x);
+    c->post_delay_ms = rp_head_retry_ms(head);
+    if (x->status == 101) {
+        rp_exchange_stop(hub, x);
+        rp_post_again(c, -1);
+    }
+}
+
+static void rp_post_done(rtpush_hub *hub, rp_exchange *x) {
+    rp_client *c = rp_client_of_post(x);
+    rp_parcel *parcel = rp_client_posted(c);
+    rtpush_slice body = rp_buf_slice(&x->body);
+    rp_told said;
+    rtpush_cursor id;
+    (void)hub;
+    c->post_due = 0;
+    if (!parcel) return;
+    bool is_good = x->status / 100 == 2 && rtpush_is_json(body.data, body.size) && rp_told_read(&said, body) && rp_told_cursor(said.id, &id);
+    if (x->status == 401 && c->desc.on_token && !parcel->denied++) {
+        rp_client_ask_token(c);
+        rp_post_again(c, 0);
+    } else if (!is_good && (x->status / 100 == 2 || rp_status_may_pass(x->status))) {
+        rp_post_again(c, c->post_delay_ms);
+    } else {
+        c->post_tries = 0;
+        rp_parcel_end(c, parcel, is_good ? id.seq : 0, is_good ? RTPUSH_OK : rp_code_of_status(x->status));
+        rp_client_pump(c);
+    }
+}
+
+static void rp_post_lost(rtpush_hub *hub, rp_exchange *x, int code, const char *why) {
+    (void)hub, (void)code, (void)why;
+    rp_post_again(rp_client_of_post(x), -1);
+}
+
+static const rp_exchange_owner rp_post_owner = {rp_post_head, NULL, NULL, rp_post_done, rp_post_lost};
+
+// --- reading: a socket ---
+
+static rp_client *rp_client_of(rp_exchange *x) { return RP_OWNER(rp_client, read, x); }
+
+// Something came: the peer lives.
+static void rp_client_alive(rp_client *c) {
+    c->is_pinged = false;
+    if (c->state == RTPUSH_CLIENT_OPEN) rp_client_wait_for(c, c->silence_ms);
+}
+
+// Says a close frame (RFC 6455 §7.1.7), and is lost.
+static void rp_socket_break(rp_client *c, int close_code, const char *why) {
+    rp_buf *out = c->read.link ? rp_link_out(c->hub, c->read.link) : NULL;
+    unsigned char body[2] = {(unsigned char)(close_code >> 8), (unsigned char)(close_code & 255)}, key[4];
+    if (out && rp_dial_key(c->hub, key)) rp_ws_put_masked(&c->hub->mem, out, RP_WS_CLOSE, body, 2, key);
+    rp_client_break(c, why);
+}
+
+// What the URL asked for is read now, at the client's cursor.
+static void rp_client_joined(rp_client *c) {
+    for (rp_want *want = c->wants; want; want = want->next)
+        if (want->is_asked && !want->ref) want->is_joined = true;
+}
+
+static void rp_client_subscribe_now(rp_client *c, rp_want *want) {
+    rp_mem *mem = &c->hub->mem;
+    rp_buf *buf = rp_hub_text(c->hub);
+    want->is_asked = true;
+    want->ref = ++c->last_ref;
+    rp_buf_text(mem, buf, "{\"type\":\"subscribe\",\"topic\":");
+    rp_json_text(mem, buf, want->name);
+    if (want->since[0]) rp_buf_text(mem, buf, ",\"since\":"), rp_json_text(mem, buf, want->since);
+    rp_buf_text(mem, buf, ",\"ref\":");
+    rp_buf_number(mem, buf, want->ref);
+    rp_buf_text(mem, buf, "}");
+    rp_client_say(c, buf);
+}
+
+// The socket reads all that is wanted.
+static void rp_client_subscribe_all(rp_client *c) {
+    if (c->state != RTPUSH_CLIENT_OPEN || c->transport != RTPUSH_ENVELOPE || c->read.step != RP_X_SOCKET) return;
+    for (rp_want *want = c->wants; want; want = want->next)
+        if (!want->is_asked) rp_client_subscribe_now(c, want);
+}
+
+static const char *rp_envelope_said_hello(rp_client *c, const rp_told *said) {
+    rtpush_cursor cursor;
+    int64_t heartbeat_ms = rp_told_ms(said->heartbeat);
+    bool has_cursor = rp_told_cursor(said->cursor, &cursor);
+    if (!has_cursor && !(said->cursor.data && *said->cursor.data == '"')) return "a hello without a cursor";
+    if (!c->has_cursor && has_cursor) rp_client_advance(c, &cursor);
+    if (heartbeat_ms > 0) c->silence_ms = 2 * heartbeat_ms;
+    rp_client_joined(c);
+    rp_client_opened(c);
+    if (rp_client_is_over(c)) return NULL;
+    rp_client_alive(c);
+    rp_client_subscribe_all(c);
+    rp_client_pump(c);
+    return NULL;
+}
+
+static int rp_code_of_error(rtpush_slice code) {
+    if (rp_told_is(code, "unauthorized")) return RTPUSH_E_UNAUTHORIZED;
+    if (rp_told_is(code, "forbidden")) return RTPUSH_E_FORBIDDEN;
+    if (rp_told_is(code, "too_large")) return RTPUSH_E_TOO_BIG;
+    return rp_told_is(code, "unavailable") ? RTPUSH_E_UNAVAILABLE : RTPUSH_E_REFUSED;
+}
+
+// An ack or an error, of a subscribe or a publish.
+static const char *rp_envelope_said_answer(rp_client *c, const rp_told *said, bool is_error) {
+    rtpush_cursor cursor;
+    uint64_t ref;
+    if (!rp_slice_number(said->ref, &ref)) return NULL;
+    for (rp_want *want = c->wants; want; want = want->next) {
+        if (want->ref != ref || want->is_joined) continue;
+        if (is_error) {
+            rp_loss loss = {rp_code_of_error(said->code), 0, -1, false, false, want->name};
+            rp_client_tell(c, c->state, &loss, 0);
+            return NULL;
+        }
+        if (!rp_told_cursor(said->cursor, &cursor)) return "an ack of a subscribe without a cursor";
+        want->is_joined = true;
+        want->since[0] = 0;
+        return NULL;
+    }
+    rp_parcel *parcel = rp_parcel_by_ref(c, ref);
+    if (!parcel || !parcel->via) return NULL;
+    if (!is_error && !rp_told_cursor(said->id, &cursor)) return "an ack of a publish without an id";
+    rp_parcel_end(c, parcel, is_error ? 0 : cursor.seq, is_error ? rp_code_of_error(said->code) : RTPUSH_OK);
+    rp_client_pump(c);
+    return NULL;
+}
+
+static void rp_client_sent_away(rp_client *c, int64_t after_ms) {
+    rp_loss loss = {RTPUSH_OK, 0, RP_MAX(after_ms, (int64_t)0), false, false, "the server asks to reconnect"};
+    rp_client_lost(c, &loss);
+}
+
+// One text of the envelope. Returns NULL, or what is wrong with it.
+static const char *rp_envelope_said(rp_client *c, rtpush_slice text) {
+    rp_told said;
+    rtpush_cursor cursor;
+    if (!rtpush_is_json(text.data, text.size) || !rp_told_read(&said, text)) return "what it says is not a JSON object";
+    if (rp_told_is(said.type, "hello")) return rp_envelope_said_hello(c, &said);
+    if (c->state != RTPUSH_CLIENT_OPEN) return rp_told_is(said.type, "error") ? NULL : "it does not say hello first";
+    if (rp_told_is(said.type, "message")) return rp_client_message(c, &said, text.size);
+    if (rp_told_is(said.type, "gap")) return rp_client_gap(c, &said, text.size);
+    if (rp_told_is(said.type, "ack")) return rp_envelope_said_answer(c, &said, false);
+    if (rp_told_is(said.type, "error")) return rp_envelope_said_answer(c, &said, true);
+    if (rp_told_is(said.type, "reconnect")) rp_client_sent_away(c, rp_told_ms(said.after));
+    if (rp_told_is(said.type, "heartbeat") && rp_told_cursor(said.cursor, &cursor)) rp_client_advance(c, &cursor);
+    return NULL; // a type that is not known yet is none of our business
+}
+
+static void rp_socket_message(rp_client *c, unsigned opcode, rtpush_slice body) {
+    rtpush_message m;
+    if (c->desc.kind == RTPUSH_SERVER_RTPUSH) {
+        const char *wrong = opcode == RP_WS_TEXT ? rp_envelope_said(c, body) : "a binary frame in rtpush.v1";
+        if (wrong && !rp_client_is_over(c)) rp_socket_break(c, 1002, wrong);
+        return;
+    }
+    memset(&m, 0, sizeof m);
+    m.topic = m.event = "";
+    m.data = body.data;
+    m.size = body.size;
+    m.kind = opcode == RP_WS_TEXT ? RTPUSH_TEXT : RTPUSH_BINARY;
+    m.time_ms = rp_hub_wall(c->hub);
+    rp_client_deliver(c, &m, "");
+}
+
+// The server closes. Whether we come back is in the code (PROTOCOL §5).
+static void rp_socket_closed(rp_client *c, int code, rtpush_slice reason) {
+    char why[140];
+    uint64_t retry;
+    rp_loss loss = {code <= 1001 || code == 1005 || code == 1012 ? RTPUSH_OK : RTPUSH_E_CLOSED, code, -1, false, false, why};
+    rtpush_slice number = rp_slice(reason.data + 6, reason.size > 6 ? reason.size - 6 : 0);
+    snprintf(why, sizeof why, "closed by the server: %d %.*s", code, (int)RP_MIN(reason.size, (size_t)100), reason.size ? reason.data : "");
+    if (code == 1012 && reason.size > 6 && !memcmp(reason.data, "retry=", 6) && rp_slice_number(number, &retry)) loss.delay_ms = (int64_t)RP_MIN(retry, (uint64_t)86400000);
+    if (code >= 4000 && code < 4100) loss.code = code == 4001 ? RTPUSH_E_UNAUTHORIZED : RTPUSH_E_REFUSED, loss.is_final = code != 4001;
+    if (code >= 4200 && code < 4300) loss.delay_ms = 0;
+    if (code == 1000 && c->desc.kind == RTPUSH_SERVER_WEBSOCKET) loss.is_final = true; // it has said all it had to say
+    rp_client_lost(c, &loss);
+}
+
+static void rp_socket_control(rp_client *c, unsigned opcode, const unsigned char *body, size_t size) {
+    rp_link *l = c->read.link;
+    if (opcode == RP_WS_PONG) return;
+    if (opcode == RP_WS_PING) { // RFC 6455 §5.5.3: who does not take our answers needs only the latest
+        if (rp_link_has_room(l)) rp_link_frame(c->hub, l, RP_WS_PONG, body, size);
+        return;
+    }
+    int code = rp_ws_close_code(body, size);
+    if (code < 0) { rp_socket_break(c, -code, "a malformed close frame"); return; }
+    rp_link_frame(c->hub, l, RP_WS_CLOSE, body, code == 1005 ? 0 : 2); // RFC 6455 §5.5.1
+    rp_socket_closed(c, code, rp_slice(body + 2, size > 2 ? size - 2 : 0));
+}
+
+static const char *rp_socket_wrong(int code) {
+    switch (code) {
+    case 1007: return "a text that is not UTF-8";
+    case 1008: return "a message in too many fragments";
+    case 1009: return "a message over the limit (message_max)";
+    case 1011: return "no memory for a message";
+    default: return "a malformed frame (RFC 6455)";
+    }
+}
+
+// Payload of the data frame under way. Returns what was taken.
+static size_t rp_socket_payload(rp_client *c, const char *data, size_t size) {
+    size_t n = (size_t)RP_MIN((uint64_t)size, c->ws.left);
+    int failed = rp_ws_take(&c->hub->mem, &c->ws, data, n);
+    if (failed) { rp_socket_break(c, -failed, rp_socket_wrong(-failed)); return size; }
+    if (c->ws.left || !c->ws.frame.is_final) return n;
+    unsigned opcode = c->ws.opcode;
+    rp_buf message = c->ws.message; // ours while it is read: what it leads to may end the connection
+    memset(&c->ws, 0, sizeof c->ws);
+    rp_socket_message(c, opcode, rp_buf_slice(&message));
+    rp_buf_free(&c->hub->mem, &message);
+    return n;
+}
+
+// A message that lies whole in what has come is read there.
+static size_t rp_socket_data(rp_client *c, const rtpush_frame *frame, const char *data, size_t head_size, size_t size) {
+    bool is_whole = !c->ws.opcode && frame->opcode && frame->is_final && frame->length <= size - head_size;
+    uint64_t max = (uint64_t)c->desc.message_max * (c->desc.kind == RTPUSH_SERVER_RTPUSH ? 7 : 1) + 4096; // escaped, a byte takes up to six
+    if (c->desc.kind != RTPUSH_SERVER_RTPUSH) max = (uint64_t)c->desc.message_max;
+    if (is_whole && frame->length <= max) {
+        rtpush_slice body = rp_slice(data + head_size, (size_t)frame->length);
+        if (frame->opcode == RP_WS_TEXT && rtpush_utf8(0, body.data, body.size)) rp_socket_break(c, 1007, rp_socket_wrong(1007));
+        else rp_socket_message(c, frame->opcode, body);
+        return head_size + body.size;
+    }
+    int failed = rp_ws_begin(&c->ws, frame, max, 1024);
+    if (failed) { rp_socket_break(c, -failed, rp_socket_wrong(-failed)); return size; }
+    return head_size + rp_socket_payload(c, data + head_size, size - head_size);
+}
+
+static size_t rp_read_frame(rtpush_hub *hub, rp_exchange *x, char *data, size_t size) {
+    rp_client *c = rp_client_of(x);
+    rtpush_frame frame;
+    (void)hub;
+    rp_client_alive(c);
+    if (c->ws.opcode && c->ws.left) return rp_socket_payload(c, data, size);
+    ptrdiff_t n = rtpush_parse_frame(&frame, (const unsigned char *)data, size);
+    if (n < 0) { rp_socket_break(c, (int)-n, rp_socket_wrong((int)-n)); return size; }
+    if (size >= 2 && (data[1] & 0x80)) { rp_socket_break(c, 1002, "a masked frame from a server"); return size; } // RFC 6455 §5.1
+    if (!n) return 0;
+    if (frame.opcode < RP_WS_CLOSE) return rp_socket_data(c, &frame, data, (size_t)n, size);
+    if (size - (size_t)n < frame.length) return 0;
+    rp_socket_control(c, frame.opcode, (const unsigned char *)data + n, (size_t)frame.length);
+    return (size_t)n + (size_t)frame.length;
+}
+
+// --- reading: an event stream ---
+
+static const char *rp_events_plain(rp_client *c, rtpush_slice data, rtpush_slice event, const char *id, const rtpush_cursor *cursor) {
+    rtpush_message m;
+    const rp_want *first = c->wants;
+    memset(&m, 0, sizeof m);
+    if (!rp_client_room(c, event.size + data.size)) return "no memory for an event";
+    char *name = c->scratch.data + c->scratch.end;
+    if (event.size) memcpy(name, event.data, event.size);
+    name[event.size] = 0;
+    m.event = name;
+    m.topic = first && !first->next && !rp_topic_is_pattern(rp_slice(first->name, first->size)) ? first->name : "";
+    m.data = data.data;
+    m.size = data.size;
+    m.kind = rtpush_utf8(0, data.data, data.size) ? RTPUSH_BINARY : RTPUSH_TEXT;
+    m.time_ms = rp_hub_wall(c->hub);
+    if (cursor) m.seq = cursor->seq;
+    if (!cursor || rp_client_pass(c, cursor, rp_slice_of(m.topic))) rp_client_deliver(c, &m, id);
+    return NULL;
+}
+
+// An event of an rtpush server, in the envelope's JSON or, from an older one or through something between, plain.
+static const char *rp_events_rtpush(rp_client *c, rtpush_slice data, rtpush_slice event, const rtpush_cursor *cursor) {
+    char id[RP_CURSOR_MAX] = "";
+    rp_told said;
+    if (rp_slice_equals(event, "gap")) {
+        if (!rtpush_is_json(data.data, data.size) || !rp_told_read(&said, data)) return "a gap that is not a JSON object";
+        return rp_client_gap(c, &said, data.size);
+    }
+    if (c->is_enveloped) return rp_envelope_said(c, data);
+    if (cursor) rp_cursor_write(id, cursor->epoch, cursor->seq);
+    return rp_events_plain(c, data, event, id, cursor);
+}
+
+// What is in c->events. Returns NULL, or what is wrong with it.
+static const char *rp_events_one(rp_client *c) {
+    rp_stream_in *in = &c->events;
+    rtpush_slice id = rp_buf_slice(&in->id), data = rp_buf_slice(&in->data), event = rp_buf_slice(&in->event);
+    rtpush_cursor cursor;
+    bool is_rtpush = c->desc.kind == RTPUSH_SERVER_RTPUSH, is_moved = in->is_moved;
+    in->is_moved = false;
+    if (in->has_retry) c->retry_ms = (int64_t)RP_MIN(in->retry_ms, (uint64_t)86400000);
+    if (is_rtpush && is_moved && !rtpush_parse_cursor(&cursor, id.data, id.size)) return "an event's id is not a cursor";
+    if (is_rtpush && in->has_data) {
+        const char *wrong = rp_events_rtpush(c, data, event, is_moved ? &cursor : NULL);
+        if (wrong) return wrong;
+        if (rp_slice_equals(event, "gap")) return NULL; // its id moves nothing: PROTOCOL §2, and older ones may follow
+    } else if (in->has_data) {
+        rp_buf_put(&c->hub->mem, &in->id, "", 1); // for its NUL; taken off again
+        if (in->id.is_broken) return "no memory for an event";
+        in->id.end--;
+        return rp_events_plain(c, data, event, rp_buf_slice(&in->id).data, NULL);
+    }
+    if (is_rtpush && is_moved && !rp_client_is_over(c)) rp_client_advance(c, &cursor);
+    return NULL;
+}
+
+static void rp_read_bytes(rtpush_hub *hub, rp_exchange *x, const char *data, size_t size) {
+    rp_client *c = rp_client_of(x);
+    const rp_link *l = x->link;
+    size_t max = (size_t)c->desc.message_max * (c->is_enveloped ? 7 : 1) + 4096;
+    if (!c->is_enveloped) rp_client_joined(c), rp_client_opened(c);
+    rp_client_alive(c);
+    while (size && x->link == l) {
+        bool is_event;
+        ptrdiff_t n = rp_stream_in_take(&hub->mem, &c->events, data, size, max, &is_event);
+        if (n < 0) { rp_client_break(c, "an event over the limit (message_max)"); return; }
+        data += n;
+        size -= (size_t)n;
+        if (!is_event) continue;
+        const char *wrong = rp_events_one(c);
+        rp_stream_in_next(&c->events);
+        if (wrong && !rp_client_is_over(c)) { rp_client_break(c, wrong); return; }
+    }
+    if (x->link == l) rp_client_pump(c);
+}
+
+// --- reading: polls ---
+
+// The messages of a body. Returns NULL, or what is wrong.
+static const char *rp_poll_read_items(rp_client *c, rtpush_slice list, size_t size) {
+    rtpush_slice item;
+    rp_told said;
+    if (!list.data || *list.data != '[') return "a poll's answer without messages";
+    while (rp_json_element(&list, &item) && c->read.step == RP_X_IDLE && !rp_client_is_over(c)) {
+        const char *wrong = !rp_told_read(&said, item) ? "a message that is not an object" : NULL;
+        rtpush_cursor before = c->cursor;
+        if (!wrong) wrong = rp_client_message(c, &said, RP_MIN(item.size, size));
+        c->has_news |= memcmp(&before, &c->cursor, sizeof before) != 0;
+        if (wrong) return wrong;
+    }
+    return NULL;
+}
+
+// The past of one topic: it moves that one's place only.
+static const char *rp_poll_read_past(rp_client *c, const rp_told *said, const rtpush_cursor *to) {
+    rp_want *want = c->catching;
+    rtpush_cursor kept = c->cursor;
+    bool had = c->has_cursor, was_stale = c->is_stale;
+    c->has_cursor = c->is_stale = false;
+    if (want->ahead) c->cursor = kept, c->cursor.seq = want->ahead, c->has_cursor = true;
+    const char *wrong = rp_poll_read_items(c, said->messages, SIZE_MAX);
+    bool is_same = had && !strcmp(kept.epoch, to->epoch);
+    c->cursor = had ? kept : *to;
+    c->has_cursor = true;
+    c->is_stale = was_stale;
+    for (want = c->wants; want && want != c->catching;) want = want->next;
+    if (wrong || !want) return wrong;
+    want->ahead = is_same ? to->seq : 0;
+    rp_cursor_write(want->since, to->epoch, to->seq);
+    if (said->more.data && rp_slice_equals(said->more, "true")) return NULL;
+    want->is_joined = true;
+    want->since[0] = 0;
+    return NULL;
+}
+
+static const char *rp_poll_read(rp_client *c, rtpush_slice body, int64_t *reconnect_ms, bool *has_more) {
+    rp_told said, gap;
+    rtpush_cursor to;
+    const char *wrong = NULL;
+    if (!rtpush_is_json(body.data, body.size) || !rp_told_read(&said, body)) return "a poll's answer is not a JSON object";
+    if (!rp_told_cursor(said.cursor, &to)) return "a poll's answer without a cursor";
+    if (said.gap.data) wrong = rp_told_read(&gap, said.gap) ? rp_client_gap(c, &gap, said.gap.size) : "a gap that is not an object";
+    if (wrong || rp_client_is_over(c)) return wrong;
+    if (c->catching) return rp_poll_read_past(c, &said, &to);
+    wrong = rp_poll_read_items(c, said.messages, body.size);
+    if (wrong || rp_client_is_over(c)) return wrong;
+    rp_client_advance(c, &to);
+    *reconnect_ms = said.reconnect.data ? RP_MAX(rp_told_ms(said.reconnect), (int64_t)0) : -1;
+    *has_more = said.more.data && rp_slice_equals(said.more, "true");
+    return NULL;
+}
+
+// When to ask again: at once after news; a server that answers an empty-handed poll too soon is not asked more often for it.
+static int64_t rp_poll_pause(const rp_client *c, bool has_more) {
+    uint64_t took = c->hub->wheel.now - c->asked;
+    if (c->has_news && (has_more || c->transport == RTPUSH_LONG_POLL)) return 0;
+    if (c->transport == RTPUSH_LONG_POLL && took >= RP_MIN((uint64_t)c->desc.wait_ms, UINT64_C(900))) return 0;
+    return c->transport == RTPUSH_LONG_POLL ? 1000 : c->desc.interval_ms;
+}
+
+static void rp_poll_done(rp_client *c) {
+    int64_t reconnect_ms = -1;
+    bool has_more = false, was_catching = c->catching != NULL;
+    rp_buf body = c->read.body; // ours while it is read
+    memset(&c->read.body, 0, sizeof c->read.body);
+    c->has_news = false;
+    const char *wrong = rp_poll_read(c, rp_buf_slice(&body), &reconnect_ms, &has_more);
+    rp_buf_free(&c->hub->mem, &body);
+    if (rp_client_is_over(c) || c->state == RTPUSH_CLIENT_WAITING) return;
+    if (wrong) { rp_client_break(c, wrong); return; }
+    if (was_catching) { rp_client_begin(c); return; }
+    rp_client_joined(c);
+    rp_client_opened(c);
+    if (rp_client_is_over(c)) return;
+    if (reconnect_ms >= 0) { rp_client_sent_away(c, reconnect_ms); return; }
+    rp_client_pump(c);
+    int64_t pause = rp_poll_pause(c, has_more);
+    if (pause) rp_client_wait_for(c, pause);
+    else rp_client_begin(c);
+}
+
+// --- the answer's head ---
+
+static void rp_read_refused(rp_client *c, const rtpush_head *head) {
+    char why[300];
+    rp_loss loss = {RTPUSH_E_REFUSED, head->status, rp_status_may_pass(head->status) ? rp_head_retry_ms(head) : -1, false, false, why};
+    rtpush_slice location = rp_http_header(head, "location");
+    if (head->status == 401) loss.code = RTPUSH_E_UNAUTHORIZED;
+    bool is_last = rp_client_next_place(c, c->index + 1u) >= c->order_count;
+    if (head->status / 100 == 2 && (is_last || c->state == RTPUSH_CLIENT_OPEN)) loss.code = RTPUSH_E_PROTOCOL; // a yes, to something else
+    if (head->status == 204 && c->transport == RTPUSH_SSE) loss.code = RTPUSH_OK, loss.is_final = true; // WHATWG HTML §9.2.3: stop
+    if (head->status / 100 == 3) snprintf(why, sizeof why, "a redirect (%d) to %.*s is not followed", head->status, (int)RP_MIN(location.size, (size_t)200), location.size ? location.data : "nowhere");
+    else if (head->status == 401 || head->status == 403) snprintf(why, sizeof why, "the server answers %d: %s", head->status, rp_http_reason(head->status));
+    else snprintf(why, sizeof why, "the server answers %d where %s was asked for", head->status, rp_client_is_socket(c) ? "a WebSocket" : c->transport == RTPUSH_SSE ? "an event stream" : "a poll");
+    rp_client_lost(c, &loss);
+}
+
+// RFC 6455 §4.1: what a server's handshake must and must not say. NULL: it is good.
+static const char *rp_handshake_wrong(const rp_client *c, const rtpush_head *head) {
+    char accept[28];
+    unsigned accepts = 0, protocols = 0;
+    const char *offered = c->transport == RTPUSH_ENVELOPE ? "rtpush.v1" : c->desc.protocol ? c->desc.protocol : "";
+    bool is_accepted = false, is_offered = true;
+    if (!head->wants_websocket) return "a 101 without Upgrade: websocket and Connection: Upgrade";
+    rp_ws_accept(accept, rp_slice(c->key, 24));
+    for (size_t i = 0; i < head->count; i++) {
+        rtpush_slice name = head->headers[i].name, value = head->headers[i].value, list = rp_slice_of(offered), part;
+        if (rp_slice_is(name, "sec-websocket-extensions")) return "an extension that was not offered";
+        if (rp_slice_is(name, "sec-websocket-accept")) accepts++, is_accepted = value.size == 28 && !memcmp(value.data, accept, 28);
+        if (!rp_slice_is(name, "sec-websocket-protocol")) continue;
+        protocols++;
+        is_offered = false;
+        while (rp_slice_next(&list, ',', &part)) {
+            part = rp_slice_trim(part);
+            is_offered |= part.size == value.size && value.size && !memcmp(part.data, value.data, value.size);
+        }
+    }
+    if (accepts != 1 || !is_accepted) return "a wrong Sec-WebSocket-Accept";
+    if (protocols > 1 || !is_offered) return "a subprotocol that was not offered";
+    return NULL;
+}
+
+static void rp_read_switched(rp_client *c, const rtpush_head *head) {
+    const char *wrong = rp_client_is_socket(c) && !c->catching ? rp_handshake_wrong(c, head) : "a 101 that was not asked for";
+    if (wrong) { rp_client_break(c, wrong); return; }
+    rtpush_slice protocol = rp_http_header(head, "sec-websocket-protocol");
+    if (c->transport == RTPUSH_ENVELOPE && !protocol.data) { rp_client_lose(c, RTPUSH_E_REFUSED, "the server does not speak rtpush.v1"); return; }
+    c->silence_ms = c->desc.silence_ms;
+    if (c->transport == RTPUSH_WEBSOCKET) rp_client_opened(c), rp_client_alive(c);
+}
+
+// An absolute URL, or a path here. false: not followed.
+static bool rp_client_follow(rp_client *c, const rtpush_head *head) {
+    rtpush_slice location = rp_http_header(head, "location");
+    rp_mem *mem = &c->hub->mem;
+    rp_url url;
+    rp_buf text;
+    bool is_redirect = head->status == 301 || head->status == 302 || head->status == 303 || head->status == 307 || head->status == 308;
+    if (!is_redirect || !location.size || c->redirected >= (unsigned)RP_MAX(c->desc.redirects, 0)) return false;
+    memset(&text, 0, sizeof text);
+    if (*location.data == '/' && !(location.size > 1 && location.data[1] == '/')) {
+        rp_buf_text(mem, &text, c->url.is_tls ? "https://" : "http://");
+        rp_url_host(mem, &text, &c->url, true);
+    }
+    rp_buf_slice_put(mem, &text, location);
+    rp_buf_put(mem, &text, "", 1);
+    if (text.is_broken || c->url.is_unix || !rp_url_parse(&url, text.data) || url.is_unix || (c->url.is_tls && !url.is_tls)) { rp_buf_free(mem, &text); return false; }
+    bool is_same_host = !strcmp(url.host, c->url.host) && !strcmp(url.port, c->url.port);
+    if (!is_same_host) { // what we know is not for other ears
+        c->desc.token = c->desc.headers = NULL;
+        c->desc.on_token = NULL;
+        rp_buf_rewind(&c->token);
+        rp_buf_rewind(&c->query);
+    }
+    rp_buf_free(mem, &c->location);
+    c->location = text;
+    c->url = url;
+    c->base = url.path;
+    c->redirected++;
+    rp_exchange_stop(c->hub, &c->read);
+    rp_client_begin(c);
+    return true;
+}
+
+static void rp_read_head(rtpush_hub *hub, rp_exchange *x, const rtpush_head *head) {
+    rp_client *c = rp_client_of(x);
+    rtpush_slice type = rp_http_header(head, "content-type"), part;
+    (void)hub;
+    if (head->status == 101) { rp_read_switched(c, head); return; }
+    if (head->status / 100 == 3 && rp_client_follow(c, head)) return;
+    if (head->status != 200 || (rp_client_is_socket(c) && !c->catching)) { rp_read_refused(c, head); return; }
+    if (c->transport != RTPUSH_SSE || c->catching) return;
+    if (!rp_slice_next(&type, ';', &part) || !rp_slice_is(rp_slice_trim(part), "text/event-stream")) { rp_read_refused(c, head); return; }
+    x->is_streamed = true;
+    c->is_enveloped = c->desc.kind == RTPUSH_SERVER_RTPUSH && rp_slice_is(rp_http_header(head, "rtpush-events"), "envelope");
+    c->silence_ms = c->desc.silence_ms;
+    if (c->desc.kind == RTPUSH_SERVER_RTPUSH) rp_client_wait_for(c, RP_MIN(c->desc.connect_timeout_ms, (int64_t)RP_FIRST_EVENT_MS)); // a proxy that gathers the stream gives a head alone
+    else rp_client_opened(c), rp_client_alive(c);
+}
+
+static void rp_read_done(rtpush_hub *hub, rp_exchange *x) {
+    rp_client *c = rp_client_of(x);
+    rp_loss loss = {RTPUSH_OK, 0, c->retry_ms, false, false, "the stream has ended"};
+    (void)hub;
+    if (x->is_streamed && c->state != RTPUSH_CLIENT_OPEN) loss.code = RTPUSH_E_CLOSED;
+    if (x->is_streamed) rp_client_lost(c, &loss);
+    else rp_poll_done(c);
+}
+
+static void rp_read_lost(rtpush_hub *hub, rp_exchange *x, int code, const char *why) {
+    rp_client *c = rp_client_of(x);
+    (void)hub;
+    if (!code) code = RTPUSH_E_CLOSED; // a socket without a close frame
+    rp_client_lose(c, code, why);
+}
+
+static const rp_exchange_owner rp_read_owner = {rp_read_head, rp_read_bytes, rp_read_frame, rp_read_done, rp_read_lost};
+
+// --- its clock ---
+
+// What it waited for has not come.
+static void rp_client_late(rp_client *c) {
+    bool is_between = (c->read.step == RP_X_IDLE && !c->is_starved) || c->is_changed;
+    c->due = UINT64_MAX;
+    if (c->state == RTPUSH_CLIENT_OPEN && is_between) {
+        if (c->is_changed) rp_exchange_stop(c->hub, &c->read);
+        c->is_changed = false;
+        rp_stream_in_restart(&c->events);
+        rp_client_begin(c);
+        return;
+    }
+    if (c->is_starved) { rp_client_lose(c, RTPUSH_E_MEMORY, "out of memory"); return; }
+    if (c->read.step == RP_X_OPENING) { rp_client_lose(c, RTPUSH_E_CONNECT, "no connection in time (connect_timeout_ms)"); return; }
+    if (c->transport == RTPUSH_WEBSOCKET && c->read.step == RP_X_SOCKET && !c->is_pinged) {
+        c->is_pinged = true;
+        rp_link_frame(c->hub, c->read.link, RP_WS_PING, "", 0);
+        rp_client_wait_for(c, RP_GRACE_MS);
+        return;
+    }
+    rp_client_lose(c, RTPUSH_E_TIMEOUT, c->read.step == RP_X_HEAD ? "no answer in time (connect_timeout_ms)" : "nothing comes any more (silence_ms)");
+}
+
+static void rp_client_tick(rtpush_hub *hub, rp_timer *timer) {
+    rp_client *c = RP_OWNER(rp_client, timer, timer);
+    uint64_t now = hub->wheel.now;
+    while (c->parcels && now >= c->parcels->began + (uint64_t)c->desc.publish_ms) rp_parcel_end(c, c->parcels, 0, RTPUSH_E_UNAVAILABLE);
+    if (c->post_due && now >= c->post_due) {
+        rp_exchange_stop(hub, &c->post);
+        rp_post_again(c, -1);
+    }
+    if (c->post_at && now >= c->post_at) c->post_at = 0, rp_client_pump(c);
+    if (c->state == RTPUSH_CLIENT_WAITING && now >= c->retry_at) {
+        rp_client_round(c);
+    } else if (c->state != RTPUSH_CLIENT_WAITING && now >= c->due) {
+        rp_client_late(c);
+    } else if (c->better_at && now >= c->better_at && c->state == RTPUSH_CLIENT_OPEN) {
+        rp_exchange_stop(hub, &c->read); // the better one is tried again
+        rp_client_unsend(c);
+        rp_client_round(c);
+    }
+    if (!rp_client_is_over(c)) rp_client_arm(c);
+}
+
+static void rp_client_reap(rtpush_hub *hub) {
+    rp_client *c;
+    while ((c = hub->dials->dead_clients) != NULL) {
+        hub->dials->dead_clients = c->next;
+        rp_client_free(hub, c);
+    }
+}
+
+static bool rp_client_has_work(const rtpush_hub *hub) {
+    return hub->dials && (hub->dials->dirty || hub->dials->dead || hub->dials->dead_clients);
+}
+
+// Around the end of a turn: what is to be sent goes, what is over is freed.
+static void rp_client_end_turn(rtpush_hub *hub) {
+    if (!hub->dials) return;
+    rp_dial_flush(hub);
+    rp_client_reap(hub); // before the links: a client closes its own
+    rp_dial_reap(hub);
+}
+
+// --- making one ---
+
+// Header lines of the host's, none of which is ours to write.
+static bool rp_client_headers_are_good(const char *headers) {
+    static const char *const ours[] = {"content-length", "transfer-encoding", "connection", "upgrade", "content-encoding", "last-event-id"};
+    rtpush_slice rest = rp_slice_of(headers ? headers : ""), line, name, value;
+    while (rest.size) {
+        ptrdiff_t n = rp_http_line(rest.data, rest.size, &line);
+        if (n <= 0 || !rp_http_field(line, &name, &value)) return false;
+        for (size_t i = 0; i < RP_COUNT(ours); i++)
+            if (rp_slice_is(name, ours[i])) return false;
+        if (name.size > 14 && rp_slice_is(rp_slice(name.data, 14), "sec-websocket-")) return false;
+        rest = rp_slice(rest.data + n, rest.size - (size_t)n);
+    }
+    return true;
+}
+
+// "websocket,sse,…" into c->order. false: a word that is none.
+static bool rp_client_read_order(rp_client *c, const char *list) {
+    static const struct { const char *name; uint8_t transport; } known[] = {
+        {"websocket", RTPUSH_ENVELOPE}, {"sse", RTPUSH_SSE}, {"longpoll", RTPUSH_LONG_POLL}, {"shortpoll", RTPUSH_SHORT_POLL}};
+    rtpush_slice rest = rp_slice_of(list), part;
+    while (rp_slice_next(&rest, ',', &part)) {
+        uint8_t transport = RTPUSH_NO_TRANSPORT;
+        for (size_t i = 0; i < RP_COUNT(known); i++)
+            if (rp_slice_is(rp_slice_trim(part), known[i].name)) transport = known[i].transport;
+        if (!transport || c->order_count == RP_ORDER_MAX || memchr(c->order, transport, c->order_count)) return false;
+        c->order[c->order_count++] = transport;
+    }
+    return c->order_count > 0;
+}
+
+static bool rp_client_take_order(rp_client *c) {
+    const char *list = c->desc.transports;
+    if (c->desc.kind != RTPUSH_SERVER_RTPUSH) {
+        c->order[c->order_count++] = c->desc.kind == RTPUSH_SERVER_EVENTS ? RTPUSH_SSE : RTPUSH_WEBSOCKET;
+        return true;
+    }
+    return rp_client_read_order(c, list ? list : c->url.is_ws ? "websocket" : "websocket,sse,longpoll,shortpoll");
+}
+
+static rp_want *rp_want_add(rp_client *c, rtpush_slice name, const char *since) {
+    rp_want *want = (rp_want *)rp_mem_get(&c->hub->mem, sizeof *want + name.size), **at = &c->wants;
+    if (!want) return NULL;
+    memcpy(want->name, name.data, name.size);
+    want->size = name.size;
+    snprintf(want->since, sizeof want->since, "%s", since ? since : "");
+    while (*at) at = &(*at)->next;
+    *at = want;
+    return want;
+}
+
+// A topic as it stands in a URL. A code.
+static int rp_client_want_encoded(rp_client *c, rtpush_slice encoded, bool is_query, bool is_own) {
+    size_t size;
+    if (!rp_client_room(c, encoded.size)) return RTPUSH_E_MEMORY;
+    if (!rp_http_decode(c->scratch.data, &size, encoded, is_query) || !rtpush_is_topic(c->scratch.data, size, true)) return RTPUSH_E_TOPIC;
+    if (rp_client_want(c, rp_slice(c->scratch.data, size))) return RTPUSH_OK;
+    rp_want *want = rp_want_add(c, rp_slice(c->scratch.data, size), NULL);
+    if (want) want->is_own = is_own;
+    return want ? RTPUSH_OK : RTPUSH_E_MEMORY;
+}
+
+// The URL's query: topics are wanted, what is ours to say is left out, the rest is kept.
+static int rp_client_take_query(rp_client *c) {
+    static const char *const ours[] = {"last_event_id", "wait", "session", "events", "since"};
+    rtpush_slice rest = c->url.query, part, name;
+    while (rp_slice_next(&rest, '&', &part)) {
+        rtpush_slice value = part;
+        bool is_ours = false;
+        rp_slice_next(&value, '=', &name);
+        if (rp_slice_equals(name, "topic")) {
+            int code = rp_client_want_encoded(c, value, true, false);
+            if (code) return code;
+            continue;
+        }
+        for (size_t i = 0; i < RP_COUNT(ours); i++) is_ours |= rp_slice_equals(name, ours[i]);
+        if (is_ours || !part.size) continue;
+        if (rp_buf_size(&c->query)) rp_buf_put(&c->hub->mem, &c->query, "&", 1);
+        rp_buf_slice_put(&c->hub->mem, &c->query, part);
+    }
+    return c->query.is_broken ? RTPUSH_E_MEMORY : RTPUSH_OK;
+}
+
+// Where the mount ends and the topic begins. Without the mount in it the URL is a topic's whose name is not known.
+static int rp_client_take_path(rp_client *c) {
+    rtpush_slice path = c->url.path;
+    const char *mount = c->desc.mount ? c->desc.mount : "/live";
+    size_t size = strlen(mount);
+    while (size && mount[size - 1] == '/') size--;
+    bool is_under = path.size >= size && !memcmp(path.data, mount, size) && (path.size == size || path.data[size] == '/');
+    c->base = is_under ? rp_slice(path.data, size) : path;
+    if (is_under && path.size > size + 1) return rp_client_want_encoded(c, rp_slice(path.data + size + 1, path.size - size - 1), false, true);
+    c->url.path = c->base; // without a last slash
+    return RTPUSH_OK;
+}
+
+#define RP_CLIENT_DEFAULTS(X)                                                                                            \
+    X(connect_timeout_ms, 10000) X(backoff_ms, 500) X(backoff_max_ms, 30000) X(stable_ms, 10000) X(remember_ms, 300000)  \
+    X(wait_ms, 25000) X(interval_ms, 3000) X(silence_ms, 40000) X(message_max, 1048576) X(queue_max, 4194304) X(publish_ms, 100000)
+
+// Every duration is at most a day, every size below 1 GiB, so that sums of them fit.
+static void rp_client_fill(rtpush_client_desc *d) {
+#define RP_DEFAULT(field, value) d->field = d->field > 0 ? RP_MIN(d->field, (int64_t)86400000) : (value);
+    RP_CLIENT_DEFAULTS(RP_DEFAULT)
+#undef RP_DEFAULT
+}
+
+// Copies the desc's strings, one behind the other.
+static bool rp_client_take_texts(rp_client *c, const rtpush_client_desc *desc) {
+    const char **const at[] = {&c->desc.url, &c->desc.mount, &c->desc.transports, &c->desc.since, &c->desc.headers, &c->desc.token,
+                               &c->desc.protocol, &c->desc.proxy, &c->desc.ca, &c->desc.cert, &c->desc.key};
+    size_t size = 1;
+    c->desc = *desc;
+    for (size_t i = 0; i < RP_COUNT(at); i++) size += *at[i] ? strlen(*at[i]) + 1 : 0;
+    char *text = c->texts = (char *)rp_mem_get(&c->hub->mem, size);
+    for (size_t i = 0; text && i < RP_COUNT(at); i++) {
+        if (!*at[i]) continue;
+        size = strlen(*at[i]) + 1;
+        memcpy(text, *at[i], size);
+        *at[i] = text;
+        text += size;
+    }
+    return text != NULL;
+}
+
+static int rp_client_take_desc(rp_client *c, const rtpush_client_desc *desc) {
+    if (!rp_client_take_texts(c, desc)) return RTPUSH_E_MEMORY;
+    rp_client_fill(&c->desc);
+    if (c->desc.kind < RTPUSH_SERVER_RTPUSH || c->desc.kind > RTPUSH_SERVER_EVENTS) return RTPUSH_E_ARGUMENT;
+    if (!rp_url_parse(&c->url, c->desc.url)) return RTPUSH_E_URL;
+    if (c->desc.proxy && (!rp_url_parse(&c->proxy, c->desc.proxy) || c->proxy.is_tls || c->proxy.is_ws)) return RTPUSH_E_URL;
+    if (!rp_client_headers_are_good(c->desc.headers)) return RTPUSH_E_HEADER;
+    if (!rp_client_take_order(c)) return RTPUSH_E_ARGUMENT;
+    if (c->desc.since && rp_start_parse(rp_slice_of(c->desc.since)).kind == RP_START_BAD) return RTPUSH_E_ARGUMENT;
+    if (c->desc.token && !rp_slice_all(rp_slice_of(c->desc.token), rp_http_is_value)) return RTPUSH_E_HEADER;
+    c->to.url = &c->url;
+    c->to.proxy = c->desc.proxy ? &c->proxy : NULL;
+    c->to.trust.ca = c->desc.ca;
+    c->to.trust.cert = c->desc.cert;
+    c->to.trust.key = c->desc.key;
+    c->to.trust.insecure = c->desc.insecure;
+    if (c->desc.kind != RTPUSH_SERVER_RTPUSH) {
+        c->base = c->url.path;
+        rp_buf_slice_put(&c->hub->mem, &c->query, c->url.query);
+        return c->query.is_broken ? RTPUSH_E_MEMORY : RTPUSH_OK;
+    }
+    int code = rp_client_take_path(c);
+    return code ? code : rp_client_take_query(c);
+}
+
+static bool rp_dial_prepare(rtpush_hub *hub) {
+    if (hub->dials) return true;
+    hub->dials = (rp_dials *)rp_mem_get(&hub->mem, sizeof *hub->dials);
+    if (!hub->dials) return false;
+    rp_slab_init(&hub->dials->links, &hub->mem, sizeof(rp_link));
+    rp_slab_init(&hub->dials->clients, &hub->mem, sizeof(rp_client));
+    return true;
+}
+
+static void rp_client_init_exchange(rp_client *c, rp_exchange *x, const rp_exchange_owner *owner, size_t body_max) {
+    x->owner = owner;
+    x->links = &rp_exchange_links;
+    x->to = &c->to;
+    x->body_max = body_max;
+}
+
+static int rp_client_new(rtpush_hub *hub, const rtpush_client_desc *desc, rtpush_client *handle) {
+    if (hub->server->is_closed || (hub->dials && hub->dials->is_closed)) return RTPUSH_E_STATE;
+    if (!rp_dial_prepare(hub)) return RTPUSH_E_MEMORY;
+    rp_client *c = (rp_client *)rp_slab_take(&hub->dials->clients);
+    if (!c) return RTPUSH_E_MEMORY;
+    c->hub = hub;
+    c->timer.fire = rp_client_tick;
+    c->due = UINT64_MAX;
+    c->retry_ms = -1;
+    int code = rp_client_take_desc(c, desc);
+    if (!code && !rp_client_random(hub, c->session)) code = RTPUSH_E_SYSTEM;
+    rp_client_init_exchange(c, &c->read, &rp_read_owner, (size_t)c->desc.message_max * 7 + 2097152); // an answer's 1 MiB, or one message, escaped
+    rp_client_init_exchange(c, &c->post, &rp_post_owner, 65536);
+    if (code) { rp_client_free(hub, c); return code; }
+    c->state = RTPUSH_CLIENT_WAITING;
+    c->retry_at = hub->wheel.now;
+    rp_client_arm(c);
+    *handle = rp_client_handle(c);
+    return RTPUSH_OK;
+}
+
+// The set of topics has changed: a socket is told, what else reads begins anew.
+static void rp_client_changed(rp_client *c) {
+    if (c->state != RTPUSH_CLIENT_OPEN) return;
+    if (c->transport == RTPUSH_ENVELOPE) { rp_client_subscribe_all(c); return; }
+    c->is_changed = true;
+    rp_client_wait_for(c, 0);
+}
+
+static void rp_client_unwant(rp_client *c, rp_want *want) {
+    rp_want **at = &c->wants;
+    while (*at != want) at = &(*at)->next;
+    *at = want->next;
+    if (c->catching == want) c->catching = NULL;
+    if (c->state == RTPUSH_CLIENT_OPEN && c->transport == RTPUSH_ENVELOPE && want->is_asked) {
+        rp_buf *buf = rp_hub_text(c->hub);
+        rp_buf_text(&c->hub->mem, buf, "{\"type\":\"unsubscribe\",\"topic\":");
+        rp_json_text(&c->hub->mem, buf, want->name);
+        rp_buf_text(&c->hub->mem, buf, "}");
+        rp_client_say(c, buf);
+    }
+    rp_mem_free(&c->hub->mem, want);
+    rp_client_changed(c);
+}
+
+static rp_parcel *rp_parcel_new(rp_client *c, const rtpush_publication *what, const char *key) {
+    const char *texts[3] = {what->topic, what->event ? what->event : "", key};
+    size_t size = sizeof(rp_parcel) + what->size + 1;
+    for (unsigned i = 0; i < 3; i++) size += texts[i] ? strlen(texts[i]) + 1 : 0;
+    rp_parcel *parcel = (rp_parcel *)rp_mem_get(&c->hub->mem, size);
+    if (!parcel) return NULL;
+    char *at = (char *)(parcel + 1);
+    for (unsigned i = 0; i < 3; i++) {
+        if (!texts[i]) continue;
+        memcpy(at, texts[i], strlen(texts[i]) + 1);
+        texts[i] = at;
+        at += strlen(at) + 1;
+    }
+    if (what->size) memcpy(at, what->data, what->size);
+    parcel->topic = texts[0];
+    parcel->event = texts[1];
+    parcel->key = texts[2];
+    parcel->data = at;
+    parcel->size = what->size;
+    int kind = rtpush_utf8(0, what->data, what->size) ? RTPUSH_BINARY : RTPUSH_TEXT;
+    parcel->kind = (uint8_t)(what->kind ? what->kind : kind);
+    parcel->is_ephemeral = what->ephemeral;
+    parcel->done = what->done;
+    parcel->done_user = what->done_user;
+    parcel->began = c->hub->sys.now_ms(c->hub->sys.user);
+    parcel->ref = ++c->last_ref;
+    return parcel;
+}
+
+// Is it something that a server would take? A code.
+static int rp_client_may_publish(const rp_client *c, const rtpush_publication *what) {
+    rtpush_slice event = rp_slice_of(what->event ? what->event : "");
+    if (c->desc.kind != RTPUSH_SERVER_RTPUSH) return RTPUSH_E_STATE;
+    if (what->topic && !rtpush_is_topic(what->topic, strlen(what->topic), false)) return RTPUSH_E_TOPIC;
+    if (rtpush_utf8(0, event.data, event.size) || !rp_slice_all(event, rp_http_is_value) || rp_slice_equals(event, "gap")) return RTPUSH_E_EVENT;
+    if (what->key && (!*what->key || !rp_slice_all(rp_slice_of(what->key), rp_http_is_value) || rtpush_utf8(0, what->key, strlen(what->key)))) return RTPUSH_E_ARGUMENT;
+    if (what->kind == RTPUSH_TEXT && rtpush_utf8(0, what->data, what->size)) return RTPUSH_E_UTF8;
+    if (what->kind == RTPUSH_JSON && !rtpush_is_json(what->data, what->size)) return RTPUSH_E_JSON;
+    if (what->size > (uint64_t)c->desc.message_max) return RTPUSH_E_TOO_BIG;
+    return what->size > (uint64_t)c->desc.queue_max - RP_MIN(c->queued, (size_t)c->desc.queue_max) ? RTPUSH_E_FULL : RTPUSH_OK;
+}
+
+static int rp_client_publish(rp_client *c, const rtpush_publication *what) {
+    char key[RP_KEY_SIZE + 1];
+    rtpush_publication own = *what;
+    rp_parcel **at = &c->parcels;
+    int code = rp_client_may_publish(c, what);
+    if (code) return code;
+    if (!what->key && !rp_client_random(c->hub, key)) return RTPUSH_E_SYSTEM;
+    for (const rp_want *want = c->wants; want && !own.topic; want = want->next)
+        if (want->is_own) own.topic = want->name;
+    if (own.topic && rp_topic_is_pattern(rp_slice_of(own.topic))) return RTPUSH_E_TOPIC;
+    rp_parcel *parcel = rp_parcel_new(c, &own, what->key ? what->key : key);
+    if (!parcel) return RTPUSH_E_MEMORY;
+    while (*at) at = &(*at)->next;
+    *at = parcel;
+    c->queued += parcel->size;
+    rp_client_pump(c);
+    if (!rp_client_is_over(c)) rp_client_arm(c);
+    return RTPUSH_OK;
+}
+
+static int rp_client_send(rp_client *c, const void *data, size_t size, int kind) {
+    bool is_text = kind == RTPUSH_TEXT || (kind == RTPUSH_AUTO && !rtpush_utf8(0, data, size));
+    if (c->transport != RTPUSH_WEBSOCKET || c->state != RTPUSH_CLIENT_OPEN) return RTPUSH_E_STATE;
+    if (kind != RTPUSH_AUTO && kind != RTPUSH_TEXT && kind != RTPUSH_BINARY) return RTPUSH_E_ARGUMENT;
+    if (is_text && rtpush_utf8(0, data, size)) return RTPUSH_E_UTF8;
+    if (size > (uint64_t)c->desc.message_max) return RTPUSH_E_TOO_BIG;
+    if (!rp_link_has_room(c->read.link)) return RTPUSH_E_FULL;
+    rp_link_frame(c->hub, c->read.link, is_text ? RP_WS_TEXT : RP_WS_BINARY, data, size);
+    return c->read.link->out.is_broken ? RTPUSH_E_MEMORY : RTPUSH_OK;
+}
+
+// Of the program's own will: a socket says goodbye.
+static void rp_client_quit(rp_client *c, int code, const char *reason) {
+    unsigned char body[RP_WS_CONTROL_MAX];
+    size_t size = RP_MIN(strlen(reason), sizeof body - 2);
+    rp_loss loss = {RTPUSH_OK, 0, -1, false, true, "closed by the program"};
+    body[0] = (unsigned char)(code >> 8);
+    body[1] = (unsigned char)(code & 255);
+    memcpy(body + 2, reason, size);
+    if (c->read.link && c->read.step == RP_X_SOCKET) rp_link_frame(c->hub, c->read.link, RP_WS_CLOSE, body, size + 2);
+    rp_client_end(c, &loss);
+}
+
+// All of them, with the hub.
+static void rp_client_end_all(rtpush_hub *hub) {
+    rp_loss loss = {RTPUSH_E_GONE, 0, -1, false, true, "the hub is destroyed"};
+    if (!hub->dials) return;
+    hub->dials->is_closed = true;
+    for (uint32_t i = 0; i < rp_slab_end(&hub->dials->clients); i++) {
+        rp_slot *slot = rp_slab_at(&hub->dials->clients, i);
+        if (slot->generation & 1) rp_client_end((rp_client *)(void *)slot, &loss);
+    }
+    rp_client_reap(hub);
+    rp_dial_reap(hub);
+}
+
+static void rp_dial_free(rtpush_hub *hub) {
+    if (!hub->dials) return;
+    rp_slab_free(&hub->dials->links);
+    rp_slab_free(&hub->dials->clients);
+    rp_mem_free(&hub->mem, hub->dials);
+    hub->dials = NULL;
+}
+#endif // RP_CLIENT
+
+// ============================================================================
 // >>server  listeners, one turn of the loop, drain  (uses: clock)
 //
 //     wait -> timers -> what is ready -> input that waited -> posted calls -> flush -> reap
@@ -9145,51 +12329,14 @@ static void rp_listeners_close(rtpush_hub *hub) {
     }
 }
 
-// --- posted calls: the only way in from other threads ---
-
-static void rp_server_lock(rp_server *server) {
-#ifndef RTPUSH_NO_THREADS
-    pthread_mutex_lock(&server->lock);
-#else
-    (void)server;
-#endif
-}
-
-static void rp_server_unlock(rp_server *server) {
-#ifndef RTPUSH_NO_THREADS
-    pthread_mutex_unlock(&server->lock);
-#else
-    (void)server;
-#endif
-}
-
-static rp_posted *rp_server_take_posted(rp_server *server) {
-    rp_server_lock(server);
-    rp_posted *newest = server->posted, *oldest = NULL;
-    server->posted = NULL;
-    rp_server_unlock(server);
-    for (rp_posted *next; newest; newest = next) { // the list is newest first
-        next = newest->next;
-        newest->next = oldest;
-        oldest = newest;
-    }
-    return oldest;
-}
-
-static void rp_server_run_posted(rtpush_hub *hub) {
-    rp_posted *posted = rp_server_take_posted(hub->server);
-    for (rp_posted *next; posted; posted = next) {
-        next = posted->next;
-        posted->fn(hub, posted->arg);
-        RTPUSH_FREE(posted);
-    }
-}
-
 // --- the turn ---
 
 static void rp_server_ready(rtpush_hub *hub, const rtpush_event *event) {
     rp_server *server = hub->server;
     if (event->tag == RP_TAG_WAKE) { rp_wake_clear(&server->wake); return; }
+#ifdef RP_CLIENT
+    if (event->tag & RP_TAG_LINK) { rp_dial_ready(hub, event); return; }
+#endif
     if (event->tag < server->listener_count) {
         for (rp_listener *l = server->listeners; l; l = l->next)
             if (l->tag == event->tag) { rp_server_accept(hub, l); return; }
@@ -9210,6 +12357,9 @@ static void rp_server_end_turn(rtpush_hub *hub) {
     rp_server_forget_answer(hub);
     rp_people_reap(hub);
     rp_server_reap(hub);
+#ifdef RP_CLIENT
+    rp_client_end_turn(hub);
+#endif
 }
 
 static bool rp_server_has_work(rtpush_hub *hub) {
@@ -9218,6 +12368,9 @@ static bool rp_server_has_work(rtpush_hub *hub) {
     rp_server_lock(server);
     is_posted = server->posted != NULL;
     rp_server_unlock(server);
+#ifdef RP_CLIENT
+    is_posted |= rp_client_has_work(hub);
+#endif
     return is_posted || server->resume || server->dead || hub->people->ending || rp_hub_has_work(hub) || RP_ATOMIC_READ(&server->is_stopped);
 }
 
@@ -9354,6 +12507,9 @@ static void rp_hub_dismiss(rtpush_hub *hub) {
     rp_server_reap(hub);
     rp_server_forget_answer(hub);
     rp_listeners_close(hub);
+#ifdef RP_CLIENT
+    rp_client_end_all(hub);
+#endif
     rp_server_lock(server);
     server->is_closed = true;
     rp_server_unlock(server);
@@ -9375,6 +12531,10 @@ static void rp_hub_free(rtpush_hub *hub) {
     rp_log_free(&hub->log);
     rp_names_free(hub);
     rp_buf_free(&hub->mem, &hub->text);
+#ifdef RP_CLIENT
+    rp_dial_free(hub);
+#endif
+    rp_tls_kit_free(hub->tls);
     if (hub->server) rp_server_free(hub);
     memcpy(&own, &hub->desc.mount, sizeof own); // ours, though desc says const
     rp_mem_free(&mem, own);
@@ -9626,19 +12786,11 @@ RTPUSH_DEF uint64_t rtpush_now(rtpush_hub *hub) { return hub->wheel.now; }
 // --- other threads ---
 
 RTPUSH_DEF int rtpush_post(rtpush_hub *hub, void (*fn)(rtpush_hub *hub, void *arg), void *arg) {
-    rp_server *server = hub->server;
     rp_posted *posted = (rp_posted *)RTPUSH_REALLOC(NULL, sizeof *posted); // desc.alloc is for the hub's thread alone
     if (!posted) return RTPUSH_E_MEMORY;
-    posted->fn = fn;
-    posted->arg = arg;
-    rp_server_lock(server);
-    bool is_closed = server->is_closed, was_empty = !server->posted;
-    posted->next = server->posted;
-    if (!is_closed) server->posted = posted;
-    rp_server_unlock(server);
-    if (is_closed) { RTPUSH_FREE(posted); return RTPUSH_E_STATE; }
-    if (was_empty) rp_wake_up(&server->wake);
-    return RTPUSH_OK;
+    if (rp_posted_push(hub, posted, fn, arg)) return RTPUSH_OK;
+    RTPUSH_FREE(posted);
+    return RTPUSH_E_STATE;
 }
 
 typedef struct rp_async {
@@ -10119,6 +13271,71 @@ RTPUSH_DEF void rtpush_cancel(rtpush_hub *hub, rtpush_timer handle) {
     rp_slab_give(&hub->server->timers, &own->slot);
 }
 
+#ifdef RP_CLIENT
+// --- the client ---
+
+RTPUSH_DEF rtpush_client rtpush_connect(rtpush_hub *hub, const rtpush_client_desc *desc) {
+    rtpush_client handle = 0;
+    int code = rp_client_new(hub, desc, &handle);
+    if (code) rp_hub_error(hub, code, desc->url);
+    return handle;
+}
+
+RTPUSH_DEF int rtpush_client_subscribe(rtpush_hub *hub, rtpush_client handle, const char *topic, const char *since) {
+    rp_client *c = rp_client_find(hub, handle);
+    rtpush_slice name = rp_slice_of(topic);
+    if (!c) return RTPUSH_E_GONE;
+    if (c->desc.kind != RTPUSH_SERVER_RTPUSH) return RTPUSH_E_STATE;
+    if (!rtpush_is_topic(name.data, name.size, true)) return RTPUSH_E_TOPIC;
+    if (since && (strlen(since) > 40 || rp_start_parse(rp_slice_of(since)).kind == RP_START_BAD)) return RTPUSH_E_ARGUMENT;
+    if (rp_client_want(c, name)) return RTPUSH_OK;
+    if (!rp_want_add(c, name, since)) return RTPUSH_E_MEMORY;
+    rp_client_changed(c);
+    return RTPUSH_OK;
+}
+
+RTPUSH_DEF int rtpush_client_unsubscribe(rtpush_hub *hub, rtpush_client handle, const char *topic) {
+    rp_client *c = rp_client_find(hub, handle);
+    rp_want *want = c && topic ? rp_client_want(c, rp_slice_of(topic)) : NULL;
+    if (!c) return RTPUSH_E_GONE;
+    if (want) rp_client_unwant(c, want);
+    return RTPUSH_OK;
+}
+
+RTPUSH_DEF int rtpush_client_publish(rtpush_hub *hub, rtpush_client handle, const rtpush_publication *what) {
+    rp_client *c = rp_client_find(hub, handle);
+    return c ? rp_client_publish(c, what) : RTPUSH_E_GONE;
+}
+
+RTPUSH_DEF int rtpush_client_send(rtpush_hub *hub, rtpush_client handle, const void *data, size_t size, int kind) {
+    rp_client *c = rp_client_find(hub, handle);
+    return c ? rp_client_send(c, data, size, kind) : RTPUSH_E_GONE;
+}
+
+RTPUSH_DEF int rtpush_client_close(rtpush_hub *hub, rtpush_client handle, int code, const char *reason) {
+    rp_client *c = rp_client_find(hub, handle);
+    if (!c) return RTPUSH_E_GONE;
+    if (code != 1000 && code != 1001 && (code < 3000 || code > 4999)) return RTPUSH_E_ARGUMENT;
+    rp_hub_enter(hub);
+    rp_client_quit(c, code, reason ? reason : "");
+    rp_hub_exit(hub);
+    return RTPUSH_OK;
+}
+
+RTPUSH_DEF const char *rtpush_client_cursor(rtpush_hub *hub, rtpush_client handle, char *buf) {
+    const rp_client *c = rp_client_find(hub, handle);
+    *buf = 0;
+    return c ? rp_client_cursor_text(c, buf) : buf;
+}
+
+RTPUSH_DEF size_t rtpush_client_pending(rtpush_hub *hub, rtpush_client handle) {
+    const rp_client *c = rp_client_find(hub, handle);
+    size_t count = 0;
+    for (const rp_parcel *parcel = c ? c->parcels : NULL; parcel; parcel = parcel->next) count++;
+    return count;
+}
+#endif // RP_CLIENT
+
 // --- statistics ---
 
 RTPUSH_DEF void rtpush_get_stats(rtpush_hub *hub, rtpush_stats *stats) { rp_stats_read(hub, stats); }
@@ -10128,3 +13345,4 @@ RTPUSH_DEF const char *rtpush_check(rtpush_hub *hub) { return rp_check_all(hub);
 
 #undef RP_OPEN
 #undef RP_SERVER
+#undef RP_CLIENT
