@@ -237,7 +237,7 @@ extern "C" {
     X(E_TOPICS, "too many topics, all of them read (desc.topics_max)")                              \
     X(E_PATTERNS, "too many patterns (desc.patterns_max)")                                          \
     X(E_SUBSCRIPTIONS, "too many topics for one session (desc.session_topics_max)")                 \
-    X(E_URL, "not an address to listen on: http://HOST:PORT or unix:PATH")                          \
+    X(E_URL, "not an address: http://HOST:PORT or unix:PATH, https too; of a client ws and wss too")                          \
     X(E_IN_USE, "the address is in use")                                                            \
     X(E_SYSTEM, "a system call failed")                                                             \
     X(E_BACKEND, "no such back-end here: epoll, kqueue or poll (desc.backend_name)")                \
@@ -399,7 +399,7 @@ RTPUSH_DEF void rtpush_bus_done(rtpush_hub *hub, uint64_t ticket, uint64_t seq, 
 // --- the hub ---
 
 typedef struct rtpush_desc {
-    const char *listen; // "http://127.0.0.1:8080", "http://[::1]:0", "unix:/run/x.sock"; more by rtpush_listen
+    const char *listen; // "http://127.0.0.1:8080", "http://[::1]:0", "unix:/run/x.sock"; https and more by rtpush_listen
     const char *mount;  // "/live"
     void *user;         // handed to every callback below
 
@@ -489,9 +489,23 @@ RTPUSH_DEF rtpush_hub *rtpush_create(const rtpush_desc *desc);
 RTPUSH_DEF rtpush_hub *rtpush_create_ex(const rtpush_desc *desc, int *code);
 // Listens on one more address. `port` may be NULL; it gets the port (asked for with port 0).
 RTPUSH_DEF int rtpush_listen(rtpush_hub *hub, const char *url, int *port);
-// Takes a listening descriptor, or a connected one, that the host opened; it is closed with the hub.
+// Takes a listening descriptor (the second: its connections speak TLS), or a connected one, that the host opened; it is
+// closed with the hub.
 RTPUSH_DEF int rtpush_adopt_listener(rtpush_hub *hub, int fd);
+RTPUSH_DEF int rtpush_adopt_tls_listener(rtpush_hub *hub, int fd);
 RTPUSH_DEF int rtpush_adopt(rtpush_hub *hub, int fd);
+// A certificate for "https://…" listeners; more than one: the first that is valid for the name a client asks for (SNI,
+// RFC 6066 §3), else the first of all. TLS 1.2 and 1.3. All are PEM files. RTPUSH_E_TLS: rtpush_last_error has OpenSSL's
+// reason, or there is no OpenSSL (compile with RTPUSH_OPENSSL).
+typedef struct rtpush_tls_desc {
+    const char *cert;      // the chain, our own first
+    const char *key;       // NULL: in the same file
+    const char *client_ca; // who may have signed a client's certificate; NULL: none is asked for
+    bool client_optional;  // a client without one is let in too
+} rtpush_tls_desc;
+RTPUSH_DEF int rtpush_tls(rtpush_hub *hub, const rtpush_tls_desc *desc);
+// Reads all the files again; who is connected keeps what he has. On error nothing has changed.
+RTPUSH_DEF int rtpush_tls_reload(rtpush_hub *hub);
 // One turn: waits at most timeout_ms (-1: until something happens), handles what is ready, runs due timers,
 // sends what readers are behind on. 0, or RTPUSH_E_STATE once the hub has stopped or drained.
 RTPUSH_DEF int rtpush_step(rtpush_hub *hub, int timeout_ms);
@@ -590,6 +604,10 @@ RTPUSH_DEF rtpush_slice rtpush_method(const rtpush_request *request);
 RTPUSH_DEF rtpush_slice rtpush_path(const rtpush_request *request);
 RTPUSH_DEF rtpush_slice rtpush_body(const rtpush_request *request);
 RTPUSH_DEF rtpush_peer rtpush_request_peer(const rtpush_request *request);
+// Did it come over TLS?
+RTPUSH_DEF bool rtpush_is_secure(const rtpush_request *request);
+// The common name of the client's certificate, verified, into buf (NUL-terminated). -1: none, or it does not fit.
+RTPUSH_DEF ptrdiff_t rtpush_certificate(const rtpush_request *request, char *buf, size_t cap);
 // The first header of that name (any case), its value; .data is NULL where there is none.
 RTPUSH_DEF rtpush_slice rtpush_header(const rtpush_request *request, const char *name);
 // A query parameter, decoded into buf (NUL-terminated). -1: none, or it does not fit; else its length.
@@ -753,6 +771,8 @@ RTPUSH_DEF int rtpush_client_send(rtpush_hub *hub, rtpush_client client, const v
 RTPUSH_DEF int rtpush_client_close(rtpush_hub *hub, rtpush_client client, int code, const char *reason);
 // Its cursor, "" before it has one, into buf of at least 32 bytes. Returns buf.
 RTPUSH_DEF const char *rtpush_client_cursor(rtpush_hub *hub, rtpush_client client, char *buf);
+// How many topics and patterns it reads.
+RTPUSH_DEF size_t rtpush_client_topics(rtpush_hub *hub, rtpush_client client);
 // How many publishes have no answer yet.
 RTPUSH_DEF size_t rtpush_client_pending(rtpush_hub *hub, rtpush_client client);
 
@@ -1927,11 +1947,12 @@ static int rp_listen_tcp(const char *text) {
 static int rp_real_listen(void *user, const char *url) {
     (void)user;
     if (!strncmp(url, "unix:", 5)) return rp_listen_unix(url + 5);
-    if (strncmp(url, "http://", 7)) return -EINVAL;
-    size_t size = strcspn(url + 7, "/");
+    size_t scheme = !strncmp(url, "http://", 7) ? 7 : !strncmp(url, "https://", 8) ? 8 : 0;
+    if (!scheme) return -EINVAL;
+    size_t size = strcspn(url + scheme, "/");
     char text[300];
-    if (size >= sizeof text || (url[7 + size] && url[8 + size])) return -EINVAL; // a path says nothing here
-    memcpy(text, url + 7, size);
+    if (size >= sizeof text || (url[scheme + size] && url[scheme + size + 1])) return -EINVAL; // a path says nothing here
+    memcpy(text, url + scheme, size);
     text[size] = 0;
     return rp_listen_tcp(text);
 }
@@ -2345,6 +2366,7 @@ static rp_tls *rp_tls_accept(rp_tls_kit *kit, int fd) {
     return tls;
 }
 
+#ifdef RP_CLIENT
 static SSL_CTX *rp_tls_client_ctx(const rp_tls_trust *trust) {
     SSL_CTX *ctx = rp_tls_ctx(TLS_client_method());
     if (!ctx) return NULL;
@@ -2389,6 +2411,7 @@ static void rp_tls_trust_free(rp_tls_trust *trust) {
     SSL_CTX_free((SSL_CTX *)trust->ctx);
     trust->session = trust->ctx = NULL;
 }
+#endif // RP_CLIENT
 
 // What a call that did not succeed means: as rtpush_sys.recv says it.
 static ptrdiff_t rp_tls_verdict(rp_tls *tls, int n) {
@@ -2403,16 +2426,19 @@ static ptrdiff_t rp_tls_verdict(rp_tls *tls, int n) {
     return -EPROTO;
 }
 
-// > 0: done; 0: not yet; < 0: it failed.
+#ifdef RP_CLIENT
+// > 0: done; 0: not yet; < 0: it failed, -EPROTO by what was said, another by the connection.
 static int rp_tls_handshake(rp_tls *tls) {
     ERR_clear_error();
     int n = SSL_do_handshake(tls->ssl);
     if (n == 1) { tls->wants_write = false; return 1; }
     ptrdiff_t verdict = rp_tls_verdict(tls, n);
-    return rp_errno_is_again(verdict) ? 0 : -1;
+    return rp_errno_is_again(verdict) ? 0 : verdict ? (int)verdict : -ECONNRESET;
 }
 
 static const char *rp_tls_why(const rp_tls *tls) { return tls->why; }
+#endif // RP_CLIENT
+
 static bool rp_tls_wants_write(const rp_tls *tls) { return tls->wants_write; }
 
 // Sends what is kept. 0, or -errno.
@@ -2534,10 +2560,10 @@ static rp_tls *rp_tls_accept(rp_tls_kit *kit, int fd) { (void)kit, (void)fd; ret
 static ptrdiff_t rp_tls_send(rp_tls *tls, const rtpush_iov *iov, int count) { (void)tls, (void)iov, (void)count; return -EPIPE; }
 static ptrdiff_t rp_tls_recv(rp_tls *tls, char *buf, size_t cap) { (void)tls, (void)buf, (void)cap; return -EPIPE; }
 static bool rp_tls_wants_write(const rp_tls *tls) { (void)tls; return false; }
-static const char *rp_tls_why(const rp_tls *tls) { (void)tls; return ""; }
 static void rp_tls_end(rp_tls *tls) { (void)tls; }
 static ptrdiff_t rp_tls_peer_name(const rp_tls *tls, char *buf, size_t cap) { (void)tls, (void)buf, (void)cap; return -1; }
-#ifndef RTPUSH_NO_CLIENT
+#ifdef RP_CLIENT
+static const char *rp_tls_why(const rp_tls *tls) { (void)tls; return ""; }
 static void rp_tls_trust_free(rp_tls_trust *trust) { (void)trust; }
 static int rp_tls_handshake(rp_tls *tls) { (void)tls; return -1; }
 static rp_tls *rp_tls_connect(rp_tls_kit *kit, int fd, rp_tls_trust *trust, const char *host, const char **why) {
@@ -2690,6 +2716,7 @@ static bool rp_json_member(rtpush_slice *rest, rtpush_slice *name, rtpush_slice 
     return true;
 }
 
+#ifdef RP_CLIENT
 // Takes the next element of an array that rtpush_is_json has passed. *rest begins as the array's text.
 static bool rp_json_element(rtpush_slice *rest, rtpush_slice *value) {
     const char *end = rest->data + rest->size, *p = rp_json_space(rest->data, end);
@@ -2701,6 +2728,7 @@ static bool rp_json_element(rtpush_slice *rest, rtpush_slice *value) {
     *rest = rp_slice(after, (size_t)(end - after));
     return true;
 }
+#endif // RP_CLIENT
 
 static size_t rp_utf8_write(char *out, uint32_t c) {
     if (c < 0x80) { out[0] = (char)c; return 1; }
@@ -3014,7 +3042,7 @@ RTPUSH_DEF ptrdiff_t rtpush_parse_answer(rtpush_head *head, const char *data, si
     if (!n) return 0;
     if (head->has_length && head->is_chunked) return -400; // RFC 9112 §6.3
     head->keep_alive = !framing.close && (head->minor || framing.persists);
-    head->wants_websocket = head->status == 101 && framing.upgrade && framing.websocket;
+    head->wants_websocket = head->status == 101 && head->minor && framing.upgrade && framing.websocket;
     return n;
 }
 
@@ -3382,8 +3410,10 @@ static void rp_chunk_put(rp_mem *mem, rp_buf *buf, const void *data, size_t size
 typedef struct rp_stream_in {
     rp_buf line, data, event;
     rp_buf id;          // the last event ID: stays from event to event, and over connections
+    rp_buf next_id;     // what it will be when the block at hand is whole
     uint64_t retry_ms;
-    bool has_retry, has_data, is_moved; // is_moved: an id came since that was last looked at
+    bool has_retry, has_data, has_id; // in the block at hand
+    bool is_moved; // the block that is whole had an id
     bool is_behind_cr, is_begun;
 } rp_stream_in;
 
@@ -3392,6 +3422,7 @@ static void rp_stream_in_free(rp_mem *mem, rp_stream_in *in) {
     rp_buf_free(mem, &in->data);
     rp_buf_free(mem, &in->event);
     rp_buf_free(mem, &in->id);
+    rp_buf_free(mem, &in->next_id);
 }
 
 // Another connection: what was incomplete is forgotten, the last event ID is not.
@@ -3399,7 +3430,7 @@ static void rp_stream_in_restart(rp_stream_in *in) {
     rp_buf_rewind(&in->line);
     rp_buf_rewind(&in->data);
     rp_buf_rewind(&in->event);
-    in->has_data = in->is_behind_cr = in->is_begun = in->has_retry = false;
+    in->has_data = in->has_id = in->is_moved = in->is_behind_cr = in->is_begun = in->has_retry = false;
 }
 
 static void rp_stream_in_field(rp_mem *mem, rp_stream_in *in, rtpush_slice name, rtpush_slice value) {
@@ -3411,9 +3442,9 @@ static void rp_stream_in_field(rp_mem *mem, rp_stream_in *in, rtpush_slice name,
         rp_buf_rewind(&in->event);
         rp_buf_slice_put(mem, &in->event, value);
     } else if (rp_slice_equals(name, "id") && !(value.size && memchr(value.data, 0, value.size))) {
-        rp_buf_rewind(&in->id);
-        rp_buf_slice_put(mem, &in->id, value);
-        in->is_moved = true;
+        rp_buf_rewind(&in->next_id);
+        rp_buf_slice_put(mem, &in->next_id, value);
+        in->has_id = true;
     } else if (rp_slice_equals(name, "retry") && rp_slice_number(value, &in->retry_ms)) {
         in->has_retry = true;
     }
@@ -3431,6 +3462,13 @@ static bool rp_stream_in_line(rp_mem *mem, rp_stream_in *in) {
         rp_stream_in_field(mem, in, name, line);
     }
     rp_buf_rewind(&in->line);
+    if (is_end) in->is_moved = in->has_id;
+    if (is_end && in->has_id) {
+        rp_buf whole = in->next_id;
+        in->next_id = in->id;
+        in->id = whole;
+        in->has_id = false;
+    }
     return is_end;
 }
 
@@ -3450,7 +3488,7 @@ static ptrdiff_t rp_stream_in_take(rp_mem *mem, rp_stream_in *in, const char *da
         in->is_behind_cr = data[at++] == '\r';
         *is_event = rp_stream_in_line(mem, in);
     }
-    return in->data.is_broken || in->event.is_broken || in->id.is_broken ? -1 : (ptrdiff_t)at;
+    return in->data.is_broken || in->event.is_broken || in->id.is_broken || in->next_id.is_broken ? -1 : (ptrdiff_t)at;
 }
 
 static void rp_stream_in_next(rp_stream_in *in) {
@@ -4134,6 +4172,7 @@ struct rtpush_hub {
     struct rp_outbox *outbox;   // publishes under way, idempotency keys
     struct rp_server *server;   // connections, listeners, the loop
     struct rp_tls_kit *tls;     // certificates; NULL: nothing is encrypted yet
+    bool has_certificate;
     struct rp_dials *dials;     // clients and their connections; NULL: there was none yet
     const char *last_error;
     char last_error_text[200];
@@ -6151,6 +6190,9 @@ struct rp_conn {
     rp_slot slot;
     rp_reader reader;
     int fd;
+#ifdef RTPUSH_OPENSSL
+    rp_tls *tls; // NULL: in the clear
+#endif
     uint8_t phase, want;
     bool is_http11, keeps, is_head; // of the request at hand: version, may be followed by another, HEAD
     bool is_first;    // no request has been answered yet
@@ -6193,7 +6235,7 @@ typedef struct rp_ip {
 typedef struct rp_listener {
     struct rp_listener *next;
     int fd;
-    bool is_watched;
+    bool is_watched, is_tls;
     uint64_t tag;
     char *path; // of a Unix socket, to be removed
 } rp_listener;
@@ -6254,6 +6296,19 @@ typedef struct rp_server {
 } rp_server;
 
 static rp_conn *rp_conn_of(rp_reader *r) { return RP_OWNER(rp_conn, reader, r); }
+
+static rp_tls *rp_conn_tls(const rp_conn *c) {
+#ifdef RTPUSH_OPENSSL
+    return c->tls;
+#else
+    (void)c;
+    return NULL;
+#endif
+}
+
+// OpenSSL waits for the socket to take what it has.
+static bool rp_conn_tls_waits(const rp_conn *c) { return rp_conn_tls(c) && rp_tls_wants_write(rp_conn_tls(c)); }
+
 static bool rp_conn_is_live(const rp_conn *c) { return c->phase < RP_PHASE_LINGER; }
 
 static void rp_conn_count(rtpush_hub *hub, const rp_conn *c, int by) {
@@ -6400,7 +6455,7 @@ static uint64_t rp_conn_tag(const rp_conn *c) { return rp_slab_handle(&c->slot);
 
 // Reading stops while its input waits, while it does not take what it was sent, and when the peer has ended.
 static void rp_conn_watch(rtpush_hub *hub, rp_conn *c) {
-    unsigned want = c->reader.is_blocked ? RTPUSH_WRITE : 0u;
+    unsigned want = c->reader.is_blocked || rp_conn_tls_waits(c) ? RTPUSH_WRITE : 0u;
     bool is_slow = !rp_conn_has_room(hub, c);
     if (!c->is_paused && !c->is_ended && !is_slow) want |= RTPUSH_READ;
     if (c->phase == RP_PHASE_DEAD || want == c->want) return;
@@ -6423,6 +6478,7 @@ static void rp_conn_resume_later(rtpush_hub *hub, rp_conn *c) {
 static void rp_conn_drained(rtpush_hub *hub, rp_conn *c) {
     if (c->is_paused && (c->phase == RP_PHASE_HEAD || c->phase == RP_PHASE_SOCKET)) rp_conn_resume_later(hub, c);
     if (c->phase != RP_PHASE_LINGER || c->is_shut) return;
+    if (rp_conn_tls(c)) rp_tls_end(rp_conn_tls(c));
     hub->sys.shutdown(hub->sys.user, c->fd);
     c->is_shut = true;
     c->stalled = 0;
@@ -6454,7 +6510,7 @@ static size_t rp_conn_took(rtpush_hub *hub, rp_conn *c, size_t sent) {
 static ptrdiff_t rp_conn_send(rtpush_hub *hub, rp_conn *c, const rtpush_iov *iov, int count) {
     ptrdiff_t sent;
     do {
-        sent = hub->sys.send(hub->sys.user, c->fd, iov, count);
+        sent = rp_conn_tls(c) ? rp_tls_send(rp_conn_tls(c), iov, count) : hub->sys.send(hub->sys.user, c->fd, iov, count);
         hub->stats.writes++;
     } while (sent == -EINTR);
     if (sent >= 0) {
@@ -6484,6 +6540,10 @@ static ptrdiff_t rp_conn_write(rtpush_hub *hub, rp_reader *r, const rtpush_iov *
     if (c->own && c->own->is_broken) { rp_conn_drop(hub, c, 1011); return -1; }
     if (r->rest.block) all[before++] = rp_piece_iov(&r->rest);
     if (c->own) all[before].base = rp_buf_slice(c->own).data, all[before++].len = rp_buf_size(c->own);
+    if (!before && !count && rp_conn_tls(c)) {
+        if (rp_conn_send(hub, c, NULL, 0) < 0) return -1;
+        if (rp_conn_tls_waits(c)) { rp_conn_block(hub, c, true, false); return 0; }
+    }
     if (!before && !count) {
         if (c->want != RTPUSH_READ) rp_conn_block(hub, c, false, false);
         rp_conn_drained(hub, c);
@@ -6493,7 +6553,7 @@ static ptrdiff_t rp_conn_write(rtpush_hub *hub, rp_reader *r, const rtpush_iov *
     if (before && count) memcpy(all + before, iov, (size_t)count * sizeof *iov);
     ptrdiff_t sent = rp_conn_send(hub, c, before ? all : iov, before + count);
     if (sent < 0) return -1;
-    bool is_short = (size_t)sent < total;
+    bool is_short = (size_t)sent < total || rp_conn_tls_waits(c);
     size_t left = before ? rp_conn_took(hub, c, (size_t)sent) : (size_t)sent;
     if (is_short || c->want != RTPUSH_READ) rp_conn_block(hub, c, is_short, sent > 0);
     if (!is_short) rp_conn_drained(hub, c);
@@ -6572,6 +6632,7 @@ static void rp_conn_free(rtpush_hub *hub, rp_conn *c) {
     rp_hub_not_again(hub, &c->reader);
     rp_conn_not_resume(hub, c);
     if (c->want) server->backend->watch(server->state, c->fd, rp_conn_tag(c), c->want, 0);
+    rp_tls_free(&hub->mem, rp_conn_tls(c));
     hub->sys.close(hub->sys.user, c->fd);
     hub->stats.abandoned += c->reader.rest_owed;
     rp_piece_drop(&hub->log, &c->reader.rest);
@@ -9592,12 +9653,17 @@ static void rp_input_end(rtpush_hub *hub, rp_conn *c) {
 static void rp_input_receive(rtpush_hub *hub, rp_conn *c) {
     rp_server *server = hub->server;
     size_t have = c->tail ? rp_buf_size(c->tail) : 0;
+    size_t cap = (size_t)hub->desc.input_per_turn;
     ptrdiff_t n;
     do {
-        n = hub->sys.recv(hub->sys.user, c->fd, server->input + have, (size_t)hub->desc.input_per_turn);
+        n = rp_conn_tls(c) ? rp_tls_recv(rp_conn_tls(c), server->input + have, RP_MAX(cap, (size_t)RP_RECORD))
+                           : hub->sys.recv(hub->sys.user, c->fd, server->input + have, cap);
         hub->stats.reads++;
     } while (n == -EINTR);
-    if (rp_errno_is_again(n)) return;
+    if (rp_errno_is_again(n)) {
+        if (rp_conn_tls(c)) rp_conn_watch(hub, c);
+        return;
+    }
     if (n < 0) { rp_conn_drop(hub, c, 1006); return; }
     c->seen = hub->wheel.now;
     if (n == 0) { rp_input_end(hub, c); return; }
@@ -9822,11 +9888,13 @@ static const char *rp_url_authority(rp_url *url, const char *p) {
     if (is_bracketed && !host_end) return NULL;
     if (!host_end) host_end = end;
     const char *host = p + is_bracketed, *port = host_end + is_bracketed;
+    unsigned char address[16];
     size_t host_size = (size_t)(host_end - host);
     if (!host_size || host_size >= sizeof url->host || memchr(p, '@', size)) return NULL;
     if (!is_bracketed && !rp_slice_all(rp_slice(host, host_size), rp_http_is_host)) return NULL;
     memcpy(url->host, host, host_size);
     url->host[host_size] = 0;
+    if (is_bracketed && inet_pton(AF_INET6, url->host, address) != 1) return NULL;
     snprintf(url->port, sizeof url->port, "%s", url->is_tls ? "443" : "80");
     if (port == end) return end;
     uint64_t number;
@@ -10091,7 +10159,7 @@ static void rp_link_opened(rtpush_hub *hub, rp_link *l) {
 static void rp_link_handshake(rtpush_hub *hub, rp_link *l) {
     int done = rp_tls_handshake(l->tls);
     if (done > 0) { l->is_blocked = false; rp_link_opened(hub, l); return; }
-    if (done < 0) { rp_link_fail(hub, l, RTPUSH_E_TLS, rp_tls_why(l->tls)); return; }
+    if (done < 0) { rp_link_fail(hub, l, done == -EPROTO ? RTPUSH_E_TLS : RTPUSH_E_CONNECT, rp_tls_why(l->tls)); return; }
     l->is_blocked = rp_tls_wants_write(l->tls);
     rp_link_watch(hub, l);
 }
@@ -10308,6 +10376,9 @@ static void rp_link_receive(rtpush_hub *hub, rp_link *l) {
     if (l->phase != RP_LINK_DEAD && !rp_buf_size(&l->in)) rp_buf_free(&hub->mem, &l->in); // an idle one keeps nothing
 }
 
+// Has nothing come over it since, not even its end? Only then may it carry another request.
+static bool rp_link_is_quiet(rtpush_hub *hub, rp_link *l) { return rp_errno_is_again(rp_link_recv(hub, l, hub->server->input, hub->server->input_cap)); }
+
 static void rp_link_ready(rtpush_hub *hub, rp_link *l, unsigned ready) {
     switch ((enum rp_link_phase)l->phase) {
     case RP_LINK_CONNECT: {
@@ -10406,7 +10477,7 @@ static bool rp_exchange_start(rtpush_hub *hub, rp_exchange *x, bool may_reuse) {
     x->is_streamed = false;
     x->interim = 0;
     rp_buf_rewind(&x->body);
-    x->is_reused = may_reuse && x->link && x->keeps;
+    x->is_reused = may_reuse && x->link && x->keeps && rp_link_is_quiet(hub, x->link);
     if (x->request.is_broken) return false;
     if (x->is_reused) { rp_exchange_write(hub, x); return true; }
     rp_exchange_stop(hub, x);
@@ -10457,6 +10528,7 @@ static size_t rp_exchange_head(rtpush_hub *hub, rp_exchange *x, const char *data
     x->status = head->status;
     x->step = head->status == 101 ? RP_X_SOCKET : RP_X_BODY;
     rp_exchange_frame(x, head);
+    if (x->framing == RP_X_LENGTH && !x->left && (size_t)n < size) x->keeps = false; // an answer that nobody asked for follows
     x->owner->head(hub, x, head);
     if (x->step == RP_X_BODY && x->framing == RP_X_LENGTH && !x->left) rp_exchange_done(hub, x);
     return (size_t)n;
@@ -10472,6 +10544,7 @@ static bool rp_exchange_bytes(rtpush_hub *hub, rp_exchange *x, rtpush_slice part
 static size_t rp_exchange_body(rtpush_hub *hub, rp_exchange *x, const char *data, size_t size) {
     const rp_link *l = x->link;
     rtpush_slice part = rp_slice(data, size);
+    size_t came = size;
     if (x->framing == RP_X_CHUNKED) {
         ptrdiff_t n = rtpush_parse_chunked(&x->chunked, data, size, &part);
         if (n < 0) { rp_exchange_fail(hub, x, RTPUSH_E_PROTOCOL, "a malformed chunk"); return size; }
@@ -10483,6 +10556,7 @@ static size_t rp_exchange_body(rtpush_hub *hub, rp_exchange *x, const char *data
     if (!rp_exchange_bytes(hub, x, part)) { rp_exchange_fail(hub, x, RTPUSH_E_PROTOCOL, "the answer's body is over the limit (message_max)"); return size; }
     if (x->link != l || x->step != RP_X_BODY) return size; // stopped by what was in it
     bool is_done = x->framing == RP_X_CHUNKED ? x->chunked.is_done : x->framing == RP_X_LENGTH && !x->left;
+    if (size < came) x->keeps = false; // an answer that nobody asked for follows
     if (is_done) rp_exchange_done(hub, x);
     return size;
 }
@@ -10534,7 +10608,7 @@ static const rp_link_owner rp_exchange_links = {rp_exchange_opened, rp_exchange_
 // sends is believed unseen: what breaks its protocol ends the connection, not the program.
 // ============================================================================
 #ifdef RP_CLIENT
-enum { RP_ORDER_MAX = 4, RP_SENT_MAX = 256, RP_KEY_SIZE = 24, RP_FIRST_EVENT_MS = 5000, RP_GRACE_MS = 10000 };
+enum { RP_ORDER_MAX = 4, RP_SENT_MAX = 256, RP_KEY_SIZE = 24, RP_FIRST_EVENT_MS = 5000, RP_GRACE_MS = 10000, RP_GOODBYE_MS = 2000, RP_REASON_MS = 1000, RP_REASON_MAX = 65536 };
 
 // A topic that is wanted. `ahead`: what it has beyond the client's cursor, in the cursor's epoch.
 typedef struct rp_want {
@@ -10589,9 +10663,13 @@ typedef struct rp_client {
     uint64_t passed_until[RTPUSH_SHORT_POLL + 1];     // by transport
     uint8_t order[RP_ORDER_MAX], order_count, index, failed; // failed: bits of `order` in this round
     uint8_t state, transport;
+    bool is_elsewhere;           // the URL is not under the mount: it is taken for a topic's, whose name is not known
     bool is_starved, is_changed; // no memory to begin; the topics are others
     bool is_pinged, has_news, is_enveloped; // news: the last poll brought some; enveloped: SSE with ?events=envelope
-    unsigned tries, denied, redirected;
+    unsigned tries, sent_away, denied, redirected;
+    int refused;       // the status that was no yes, while its reason is read
+    int64_t refused_ms; // its Retry-After
+    int64_t away_ms;   // the server has asked to come back after so long; -1: it has not
     int64_t retry_ms, silence_ms, post_delay_ms;
     uint64_t post_at, post_due;
     unsigned post_tries;
@@ -11040,6 +11118,9 @@ static void rp_client_request(rp_client *c) {
 
 // --- connecting ---
 
+// A poll's answer has 1 MiB, or one message; escaped, a byte takes up to six.
+static size_t rp_client_body_max(const rp_client *c) { return (size_t)c->desc.message_max * 7 + 2097152; }
+
 static void rp_client_cannot(rp_client *c) {
     c->is_starved = true;
     rp_client_wait_for(c, 0);
@@ -11064,11 +11145,11 @@ static void rp_client_opened(rp_client *c) {
 
 // Sends the request of what is read next: the past of one topic, or what the transport at hand reads.
 static void rp_client_begin(rp_client *c) {
-    int64_t ms = c->state == RTPUSH_CLIENT_OPEN ? RP_GRACE_MS : c->desc.connect_timeout_ms;
+    int64_t ms = c->state == RTPUSH_CLIENT_OPEN ? (int64_t)RP_GRACE_MS : c->desc.connect_timeout_ms;
     c->catching = NULL;
     for (rp_want *want = c->wants; want && c->transport != RTPUSH_ENVELOPE && c->desc.kind == RTPUSH_SERVER_RTPUSH; want = want->next)
         if (!rp_want_is_in_url(want)) c->catching = want;
-    if (!c->wants && c->transport != RTPUSH_ENVELOPE && c->desc.kind == RTPUSH_SERVER_RTPUSH) { // nothing to read: it may publish
+    if (!c->wants && !c->is_elsewhere && c->transport != RTPUSH_ENVELOPE && c->desc.kind == RTPUSH_SERVER_RTPUSH) { // nothing to read: it may publish
         rp_exchange_stop(c->hub, &c->read);
         c->due = UINT64_MAX;
         rp_client_opened(c);
@@ -11076,6 +11157,7 @@ static void rp_client_begin(rp_client *c) {
     }
     rp_client_request(c);
     c->is_starved = false;
+    c->read.body_max = rp_client_body_max(c);
     c->asked = c->hub->wheel.now;
     rp_client_wait_for(c, ms + (c->catching ? 0 : rp_client_hold(c) * 1000));
     if (!rp_exchange_start(c->hub, &c->read, true)) rp_client_cannot(c);
@@ -11091,7 +11173,8 @@ static void rp_client_connect(rp_client *c, const rp_loss *loss) {
     c->transport = c->order[c->index];
     c->is_pinged = c->is_enveloped = c->has_news = false;
     c->better_at = 0;
-    c->retry_ms = -1;
+    c->retry_ms = c->away_ms = -1;
+    c->refused = 0;
     rp_stream_in_restart(&c->events);
     rp_buf_free(&c->hub->mem, &c->ws.message);
     memset(&c->ws, 0, sizeof c->ws);
@@ -11114,13 +11197,14 @@ static void rp_client_round(rp_client *c) {
 
 static bool rp_status_may_pass(int status) { return status == 408 || status == 425 || status == 429 || status >= 500; }
 
-// How long to wait: what the server said, or full jitter below a bound that doubles.
+// How long to wait: what the server said, or full jitter below a bound that doubles. A server that sends away again and
+// again whoever has hardly come is not believed to want them at once.
 static uint64_t rp_client_delay(rp_client *c, int64_t said_ms) {
-    uint64_t bound = (uint64_t)c->desc.backoff_ms;
-    if (said_ms >= 0) return (uint64_t)said_ms;
+    uint64_t bound = (uint64_t)c->desc.backoff_ms, least = (uint64_t)RP_MAX(said_ms, (int64_t)0);
+    if (said_ms >= 0 && c->sent_away++ < 2) return least;
     for (unsigned i = 0; i < c->tries && bound < (uint64_t)c->desc.backoff_max_ms; i++) bound *= 2;
     c->tries++;
-    return rp_hub_jitter(c->hub, RP_MIN(bound, (uint64_t)c->desc.backoff_max_ms) + 1);
+    return RP_MAX(least, rp_hub_jitter(c->hub, RP_MIN(bound, (uint64_t)c->desc.backoff_max_ms) + 1));
 }
 
 // What went by the socket has no answer yet: it goes again.
@@ -11145,9 +11229,10 @@ static void rp_client_lost(rp_client *c, const rp_loss *loss) {
     rp_client_unsend(c);
     c->due = UINT64_MAX;
     c->better_at = 0;
-    if (was_open && now - c->opened >= (uint64_t)c->desc.stable_ms) c->tries = 0;
+    int64_t said_ms = loss->delay_ms >= 0 ? loss->delay_ms : c->away_ms;
+    if (was_open && now - c->opened >= (uint64_t)c->desc.stable_ms) c->tries = c->sent_away = 0;
     unsigned next = rp_client_next_place(c, c->index + 1u);
-    bool is_blamed = !was_open && !loss->is_away && loss->delay_ms < 0 && !loss->is_final && loss->code != RTPUSH_E_UNAUTHORIZED;
+    bool is_blamed = !was_open && !loss->is_away && said_ms < 0 && !loss->is_final && loss->code != RTPUSH_E_UNAUTHORIZED;
     if (is_blamed && next < c->order_count) {
         c->failed |= (uint8_t)(1u << c->index);
         c->index = (uint8_t)next;
@@ -11155,7 +11240,7 @@ static void rp_client_lost(rp_client *c, const rp_loss *loss) {
         return;
     }
     if (rp_client_is_refused(c, loss)) { rp_client_end(c, loss); return; }
-    uint64_t delay = rp_client_delay(c, loss->delay_ms);
+    uint64_t delay = rp_client_delay(c, said_ms);
     c->retry_at = now + delay;
     rp_client_tell(c, RTPUSH_CLIENT_WAITING, loss, (int64_t)delay);
     if (!rp_client_is_over(c)) rp_client_arm(c);
@@ -11255,7 +11340,8 @@ static void rp_client_post(rp_client *c, rp_parcel *parcel) {
 
 // What waits to be published goes out, the way that is open.
 static void rp_client_pump(rp_client *c) {
-    if (c->state != RTPUSH_CLIENT_OPEN || c->desc.kind != RTPUSH_SERVER_RTPUSH) return;
+    bool is_trying = c->state == RTPUSH_CLIENT_CONNECTING && !rp_client_is_socket(c); // a POST need not wait for the reading to work
+    if ((c->state != RTPUSH_CLIENT_OPEN && !is_trying) || c->desc.kind != RTPUSH_SERVER_RTPUSH) return;
     bool by_socket = c->transport == RTPUSH_ENVELOPE && c->read.step == RP_X_SOCKET;
     if (c->post.step != RP_X_IDLE || c->post_at > c->hub->wheel.now) return; // in the order they were given
     if (by_socket) rp_client_pump_socket(c);
@@ -11344,7 +11430,7 @@ static rp_client *rp_client_of(rp_exchange *x) { return RP_OWNER(rp_client, read
 // Something came: the peer lives.
 static void rp_client_alive(rp_client *c) {
     c->is_pinged = false;
-    if (c->state == RTPUSH_CLIENT_OPEN) rp_client_wait_for(c, c->silence_ms);
+    if (c->state == RTPUSH_CLIENT_OPEN && c->away_ms < 0) rp_client_wait_for(c, c->silence_ms);
 }
 
 // Says a close frame (RFC 6455 §7.1.7), and is lost.
@@ -11431,8 +11517,15 @@ static const char *rp_envelope_said_answer(rp_client *c, const rp_told *said, bo
 }
 
 static void rp_client_sent_away(rp_client *c, int64_t after_ms) {
-    rp_loss loss = {RTPUSH_OK, 0, RP_MAX(after_ms, (int64_t)0), false, false, "the server asks to reconnect"};
+    rp_loss loss = {RTPUSH_OK, 0, after_ms, false, false, "the server asks to reconnect"};
     rp_client_lost(c, &loss);
+}
+
+// It is about to close: what comes before that still counts.
+static void rp_client_will_go(rp_client *c, int64_t after_ms) {
+    if (after_ms < 0) return;
+    c->away_ms = after_ms;
+    rp_client_wait_for(c, RP_GOODBYE_MS);
 }
 
 // One text of the envelope. Returns NULL, or what is wrong with it.
@@ -11446,7 +11539,7 @@ static const char *rp_envelope_said(rp_client *c, rtpush_slice text) {
     if (rp_told_is(said.type, "gap")) return rp_client_gap(c, &said, text.size);
     if (rp_told_is(said.type, "ack")) return rp_envelope_said_answer(c, &said, false);
     if (rp_told_is(said.type, "error")) return rp_envelope_said_answer(c, &said, true);
-    if (rp_told_is(said.type, "reconnect")) rp_client_sent_away(c, rp_told_ms(said.after));
+    if (rp_told_is(said.type, "reconnect")) rp_client_will_go(c, rp_told_ms(said.after));
     if (rp_told_is(said.type, "heartbeat") && rp_told_cursor(said.cursor, &cursor)) rp_client_advance(c, &cursor);
     return NULL; // a type that is not known yet is none of our business
 }
@@ -11590,7 +11683,6 @@ static const char *rp_events_one(rp_client *c) {
     rtpush_slice id = rp_buf_slice(&in->id), data = rp_buf_slice(&in->data), event = rp_buf_slice(&in->event);
     rtpush_cursor cursor;
     bool is_rtpush = c->desc.kind == RTPUSH_SERVER_RTPUSH, is_moved = in->is_moved;
-    in->is_moved = false;
     if (in->has_retry) c->retry_ms = (int64_t)RP_MIN(in->retry_ms, (uint64_t)86400000);
     if (is_rtpush && is_moved && !rtpush_parse_cursor(&cursor, id.data, id.size)) return "an event's id is not a cursor";
     if (is_rtpush && in->has_data) {
@@ -11714,18 +11806,43 @@ static void rp_poll_done(rp_client *c) {
 
 // --- the answer's head ---
 
+// The sentence of an error's body (PROTOCOL §5), or what the status means.
+static const char *rp_refusal_reason(rp_client *c, rtpush_slice body) {
+    rp_told told;
+    bool is_json = rtpush_is_json(body.data, body.size) && rp_client_room(c, body.size) && rp_told_read(&told, body);
+    const char *reason = is_json ? rp_told_text(c, told.reason, NULL) : NULL;
+    return reason ? reason : rp_http_reason(c->refused);
+}
+
+// The answer is not what was asked for.
+static void rp_client_refused(rp_client *c, rtpush_slice body) {
+    char why[300];
+    int status = c->refused;
+    rp_loss loss = {status == 401 ? RTPUSH_E_UNAUTHORIZED : RTPUSH_E_REFUSED, status, c->refused_ms, false, false, why};
+    bool is_last = rp_client_next_place(c, c->index + 1u) >= c->order_count;
+    const char *wanted = rp_client_is_socket(c) ? "a WebSocket" : c->transport == RTPUSH_SSE ? "an event stream" : "a poll";
+    if (status / 100 == 2 && (is_last || c->state == RTPUSH_CLIENT_OPEN)) loss.code = RTPUSH_E_PROTOCOL; // a yes, to something else
+    if (status == 204 && c->transport == RTPUSH_SSE) loss.code = RTPUSH_OK, loss.is_final = true; // WHATWG HTML §9.2.3: stop
+    snprintf(why, sizeof why, "it answers %d where %s was asked for: %.200s", status, wanted, rp_refusal_reason(c, body));
+    rp_client_lost(c, &loss);
+}
+
+// An error's body is read, for its sentence, if it comes soon.
 static void rp_read_refused(rp_client *c, const rtpush_head *head) {
     char why[300];
-    rp_loss loss = {RTPUSH_E_REFUSED, head->status, rp_status_may_pass(head->status) ? rp_head_retry_ms(head) : -1, false, false, why};
     rtpush_slice location = rp_http_header(head, "location");
-    if (head->status == 401) loss.code = RTPUSH_E_UNAUTHORIZED;
-    bool is_last = rp_client_next_place(c, c->index + 1u) >= c->order_count;
-    if (head->status / 100 == 2 && (is_last || c->state == RTPUSH_CLIENT_OPEN)) loss.code = RTPUSH_E_PROTOCOL; // a yes, to something else
-    if (head->status == 204 && c->transport == RTPUSH_SSE) loss.code = RTPUSH_OK, loss.is_final = true; // WHATWG HTML §9.2.3: stop
-    if (head->status / 100 == 3) snprintf(why, sizeof why, "a redirect (%d) to %.*s is not followed", head->status, (int)RP_MIN(location.size, (size_t)200), location.size ? location.data : "nowhere");
-    else if (head->status == 401 || head->status == 403) snprintf(why, sizeof why, "the server answers %d: %s", head->status, rp_http_reason(head->status));
-    else snprintf(why, sizeof why, "the server answers %d where %s was asked for", head->status, rp_client_is_socket(c) ? "a WebSocket" : c->transport == RTPUSH_SSE ? "an event stream" : "a poll");
-    rp_client_lost(c, &loss);
+    c->refused = head->status;
+    c->refused_ms = rp_status_may_pass(head->status) ? rp_head_retry_ms(head) : -1;
+    if (head->status / 100 == 3) {
+        rp_loss loss = {RTPUSH_E_REFUSED, head->status, -1, false, false, why};
+        snprintf(why, sizeof why, "a redirect (%d) to %.*s is not followed", head->status, (int)RP_MIN(location.size, (size_t)200), location.size ? location.data : "nowhere");
+        rp_client_lost(c, &loss);
+    } else if (head->status < 400) {
+        rp_client_refused(c, rp_slice(NULL, 0));
+    } else {
+        c->read.body_max = RP_REASON_MAX;
+        rp_client_wait_for(c, RP_REASON_MS);
+    }
 }
 
 // RFC 6455 §4.1: what a server's handshake must and must not say. NULL: it is good.
@@ -11816,15 +11933,19 @@ static void rp_read_done(rtpush_hub *hub, rp_exchange *x) {
     rp_loss loss = {RTPUSH_OK, 0, c->retry_ms, false, false, "the stream has ended"};
     (void)hub;
     if (x->is_streamed && c->state != RTPUSH_CLIENT_OPEN) loss.code = RTPUSH_E_CLOSED;
-    if (x->is_streamed) rp_client_lost(c, &loss);
+    if (c->refused) rp_client_refused(c, rp_buf_slice(&x->body));
+    else if (x->is_streamed) rp_client_lost(c, &loss);
     else rp_poll_done(c);
 }
 
 static void rp_read_lost(rtpush_hub *hub, rp_exchange *x, int code, const char *why) {
     rp_client *c = rp_client_of(x);
     (void)hub;
+    if (c->refused) { rp_client_refused(c, rp_slice(NULL, 0)); return; }
     if (!code) code = RTPUSH_E_CLOSED; // a socket without a close frame
-    rp_client_lose(c, code, why);
+    if (c->desc.kind != RTPUSH_SERVER_EVENTS || c->state != RTPUSH_CLIENT_OPEN) { rp_client_lose(c, code, why); return; }
+    rp_loss loss = {code, 0, code == RTPUSH_E_PROTOCOL ? -1 : c->retry_ms, false, false, why}; // WHATWG HTML §9.2.3: after the reconnection time
+    rp_client_lost(c, &loss);
 }
 
 static const rp_exchange_owner rp_read_owner = {rp_read_head, rp_read_bytes, rp_read_frame, rp_read_done, rp_read_lost};
@@ -11843,6 +11964,8 @@ static void rp_client_late(rp_client *c) {
         return;
     }
     if (c->is_starved) { rp_client_lose(c, RTPUSH_E_MEMORY, "out of memory"); return; }
+    if (c->refused) { rp_client_refused(c, rp_slice(NULL, 0)); return; }
+    if (c->away_ms >= 0) { rp_client_sent_away(c, c->away_ms); return; }
     if (c->read.step == RP_X_OPENING) { rp_client_lose(c, RTPUSH_E_CONNECT, "no connection in time (connect_timeout_ms)"); return; }
     if (c->transport == RTPUSH_WEBSOCKET && c->read.step == RP_X_SOCKET && !c->is_pinged) {
         c->is_pinged = true;
@@ -11871,7 +11994,9 @@ static void rp_client_tick(rtpush_hub *hub, rp_timer *timer) {
         rp_client_unsend(c);
         rp_client_round(c);
     }
-    if (!rp_client_is_over(c)) rp_client_arm(c);
+    if (rp_client_is_over(c)) return;
+    rp_client_pump(c);
+    rp_client_arm(c);
 }
 
 static void rp_client_reap(rtpush_hub *hub) {
@@ -11986,8 +12111,9 @@ static int rp_client_take_path(rp_client *c) {
     while (size && mount[size - 1] == '/') size--;
     bool is_under = path.size >= size && !memcmp(path.data, mount, size) && (path.size == size || path.data[size] == '/');
     c->base = is_under ? rp_slice(path.data, size) : path;
-    if (is_under && path.size > size + 1) return rp_client_want_encoded(c, rp_slice(path.data + size + 1, path.size - size - 1), false, true);
-    c->url.path = c->base; // without a last slash
+    c->is_elsewhere = !is_under;
+    if (is_under && path.size > size) return rp_client_want_encoded(c, rp_slice(path.data + size + 1, path.size - size - 1), false, true);
+    c->url.path = c->base;
     return RTPUSH_OK;
 }
 
@@ -12027,6 +12153,9 @@ static int rp_client_take_desc(rp_client *c, const rtpush_client_desc *desc) {
     if (!rp_url_parse(&c->url, c->desc.url)) return RTPUSH_E_URL;
     if (c->desc.proxy && (!rp_url_parse(&c->proxy, c->desc.proxy) || c->proxy.is_tls || c->proxy.is_ws)) return RTPUSH_E_URL;
     if (!rp_client_headers_are_good(c->desc.headers)) return RTPUSH_E_HEADER;
+#ifndef RTPUSH_OPENSSL
+    if (c->url.is_tls) return RTPUSH_E_TLS;
+#endif
     if (!rp_client_take_order(c)) return RTPUSH_E_ARGUMENT;
     if (c->desc.since && rp_start_parse(rp_slice_of(c->desc.since)).kind == RP_START_BAD) return RTPUSH_E_ARGUMENT;
     if (c->desc.token && !rp_slice_all(rp_slice_of(c->desc.token), rp_http_is_value)) return RTPUSH_E_HEADER;
@@ -12072,7 +12201,7 @@ static int rp_client_new(rtpush_hub *hub, const rtpush_client_desc *desc, rtpush
     c->retry_ms = -1;
     int code = rp_client_take_desc(c, desc);
     if (!code && !rp_client_random(hub, c->session)) code = RTPUSH_E_SYSTEM;
-    rp_client_init_exchange(c, &c->read, &rp_read_owner, (size_t)c->desc.message_max * 7 + 2097152); // an answer's 1 MiB, or one message, escaped
+    rp_client_init_exchange(c, &c->read, &rp_read_owner, rp_client_body_max(c));
     rp_client_init_exchange(c, &c->post, &rp_post_owner, 65536);
     if (code) { rp_client_free(hub, c); return code; }
     c->state = RTPUSH_CLIENT_WAITING;
@@ -12253,11 +12382,19 @@ static void rp_accept_with_spare(rtpush_hub *hub, rp_listener *listener) {
 enum { RP_REFUSED_MAX = 48 }; // connections beyond the limit that are told so
 
 // A new connection. NULL: no memory.
-static rp_conn *rp_conn_new(rtpush_hub *hub, int fd, const rtpush_peer *peer) {
-    rp_conn *c = (rp_conn *)rp_slab_take(&hub->server->conns);
-    if (!c) { hub->sys.close(hub->sys.user, fd); return NULL; }
+static rp_conn *rp_conn_new(rtpush_hub *hub, int fd, const rtpush_peer *peer, bool is_tls) {
+    rp_tls *tls = is_tls ? rp_tls_accept(hub->tls, fd) : NULL;
+    rp_conn *c = !is_tls || tls ? (rp_conn *)rp_slab_take(&hub->server->conns) : NULL;
+    if (!c) {
+        rp_tls_free(&hub->mem, tls);
+        hub->sys.close(hub->sys.user, fd);
+        return NULL;
+    }
     rp_reader_init(&c->reader, &rp_wire_none);
     c->fd = fd;
+#ifdef RTPUSH_OPENSSL
+    c->tls = tls;
+#endif
     c->peer = *peer;
     c->is_first = c->is_http11 = true;
     c->since = c->seen = hub->wheel.now;
@@ -12269,7 +12406,7 @@ static rp_conn *rp_conn_new(rtpush_hub *hub, int fd, const rtpush_peer *peer) {
     return c;
 }
 
-static void rp_accept_one(rtpush_hub *hub, int fd, const rtpush_peer *peer) {
+static void rp_accept_one(rtpush_hub *hub, int fd, const rtpush_peer *peer, bool is_tls) {
     uint32_t live = hub->server->conns.live;
     bool is_over = live >= (uint64_t)hub->desc.connections_max, is_ip_over = false;
     if (live >= (uint64_t)hub->desc.connections_max + RP_REFUSED_MAX) {
@@ -12277,7 +12414,7 @@ static void rp_accept_one(rtpush_hub *hub, int fd, const rtpush_peer *peer) {
         hub->stats.refused++;
         return;
     }
-    rp_conn *c = rp_conn_new(hub, fd, peer);
+    rp_conn *c = rp_conn_new(hub, fd, peer, is_tls);
     if (!c) return;
     if (hub->desc.connections_per_ip_max > 0) is_ip_over = rp_ip_count(hub, c, 1) > (uint64_t)hub->desc.connections_per_ip_max;
     if (!is_over && !is_ip_over) return;
@@ -12291,7 +12428,7 @@ static void rp_server_accept(rtpush_hub *hub, rp_listener *listener) {
         rtpush_peer peer;
         memset(&peer, 0, sizeof peer);
         int fd = hub->sys.accept(hub->sys.user, listener->fd, &peer);
-        if (fd >= 0) { rp_accept_one(hub, fd, &peer); continue; }
+        if (fd >= 0) { rp_accept_one(hub, fd, &peer, listener->is_tls); continue; }
         if (fd == -EINTR || fd == -ECONNABORTED || fd == -EPROTO) continue;
         if (fd == -EMFILE || fd == -ENFILE) rp_accept_with_spare(hub, listener);
         if (!rp_errno_is_again(fd)) rp_accept_pause(hub);
@@ -12299,7 +12436,7 @@ static void rp_server_accept(rtpush_hub *hub, rp_listener *listener) {
     }
 }
 
-static int rp_listener_add(rtpush_hub *hub, int fd, const char *path) {
+static int rp_listener_add(rtpush_hub *hub, int fd, const char *path, bool is_tls) {
     rp_server *server = hub->server;
     rp_listener *l = (rp_listener *)rp_mem_get(&hub->mem, sizeof *l);
     char *own_path = l && path ? rp_mem_text(&hub->mem, rp_slice_of(path)) : NULL;
@@ -12309,6 +12446,7 @@ static int rp_listener_add(rtpush_hub *hub, int fd, const char *path) {
         return rp_hub_error(hub, RTPUSH_E_MEMORY, NULL);
     }
     l->fd = fd;
+    l->is_tls = is_tls;
     l->path = own_path;
     l->tag = server->listener_count++;
     l->next = server->listeners;
@@ -12348,7 +12486,8 @@ static void rp_server_ready(rtpush_hub *hub, const rtpush_event *event) {
         c->reader.is_blocked = false;
         rp_hub_again(hub, &c->reader);
     }
-    if ((event->ready & RTPUSH_READ) && (c->want & RTPUSH_READ)) rp_input_receive(hub, c);
+    bool is_shaking = (event->ready & RTPUSH_WRITE) && rp_conn_tls_waits(c); // a handshake goes on by reading
+    if (((event->ready & RTPUSH_READ) || is_shaking) && (c->want & RTPUSH_READ)) rp_input_receive(hub, c);
 }
 
 // After the handlers: everyone gets what is new, the dead are buried.
@@ -12632,7 +12771,7 @@ static int rp_server_open(rtpush_hub *hub) {
     server->accept_again.fire = rp_accept_again;
     server->drain_timer.fire = rp_drain_cut;
     server->date_second = -1;
-    server->input_cap = (size_t)(d->head_max + d->input_per_turn) + 1024;
+    server->input_cap = (size_t)(d->head_max + RP_MAX(d->input_per_turn, (int64_t)RP_RECORD)) + 1024;
     server->input = (char *)rp_mem_get(mem, server->input_cap);
     server->names_text = (char *)rp_mem_get(mem, (size_t)d->line_max + 2);
     server->path_text = (char *)rp_mem_get(mem, (size_t)d->line_max + 2);
@@ -12684,7 +12823,9 @@ RTPUSH_DEF rtpush_hub *rtpush_create(const rtpush_desc *desc) {
 }
 
 RTPUSH_DEF int rtpush_listen(rtpush_hub *hub, const char *url, int *port) {
+    bool is_tls = !strncmp(url, "https://", 8);
     if (hub->server->is_draining) return rp_hub_error(hub, RTPUSH_E_STATE, url);
+    if (is_tls && !hub->has_certificate) return rp_hub_error(hub, RTPUSH_E_TLS, "no certificate (rtpush_tls)");
     int fd = hub->sys.listen(hub->sys.user, url);
     if (fd == -EINVAL) return rp_hub_error(hub, RTPUSH_E_URL, url);
     if (fd == -EADDRINUSE) return rp_hub_error(hub, RTPUSH_E_IN_USE, url);
@@ -12698,19 +12839,41 @@ RTPUSH_DEF int rtpush_listen(rtpush_hub *hub, const char *url, int *port) {
         rp_peer_of(&peer, &address);
         *port = peer.port;
     }
-    return rp_listener_add(hub, fd, strncmp(url, "unix:", 5) ? NULL : url + 5);
+    return rp_listener_add(hub, fd, strncmp(url, "unix:", 5) ? NULL : url + 5, is_tls);
 }
 
 RTPUSH_DEF int rtpush_adopt_listener(rtpush_hub *hub, int fd) {
     rp_fd_prepare(fd);
-    return rp_listener_add(hub, fd, NULL);
+    return rp_listener_add(hub, fd, NULL, false);
+}
+
+RTPUSH_DEF int rtpush_adopt_tls_listener(rtpush_hub *hub, int fd) {
+    if (!hub->has_certificate) return rp_hub_error(hub, RTPUSH_E_TLS, "no certificate (rtpush_tls)");
+    rp_fd_prepare(fd);
+    return rp_listener_add(hub, fd, NULL, true);
+}
+
+RTPUSH_DEF int rtpush_tls(rtpush_hub *hub, const rtpush_tls_desc *desc) {
+    const char *why = "";
+    if (!desc->cert) return rp_hub_error(hub, RTPUSH_E_ARGUMENT, "no certificate's file");
+    rp_tls_kit *kit = rp_tls_prepare(&hub->tls, &hub->mem, &hub->sys);
+    int code = rp_tls_add(kit, desc->cert, desc->key, desc->client_ca, desc->client_optional, &why);
+    if (!code) hub->has_certificate = true;
+    return code ? rp_hub_error(hub, code, why) : RTPUSH_OK;
+}
+
+RTPUSH_DEF int rtpush_tls_reload(rtpush_hub *hub) {
+    const char *why = "";
+    if (!hub->has_certificate) return RTPUSH_OK;
+    int code = rp_tls_reload(hub->tls, &why);
+    return code ? rp_hub_error(hub, code, why) : RTPUSH_OK;
 }
 
 RTPUSH_DEF int rtpush_adopt(rtpush_hub *hub, int fd) {
     rtpush_peer peer;
     memset(&peer, 0, sizeof peer);
     rp_fd_prepare(fd);
-    return rp_conn_new(hub, fd, &peer) ? RTPUSH_OK : RTPUSH_E_MEMORY;
+    return rp_conn_new(hub, fd, &peer, false) ? RTPUSH_OK : RTPUSH_E_MEMORY;
 }
 
 RTPUSH_DEF void rtpush_destroy(rtpush_hub *hub) {
@@ -13090,6 +13253,13 @@ RTPUSH_DEF rtpush_slice rtpush_method(const rtpush_request *request) { return re
 RTPUSH_DEF rtpush_slice rtpush_path(const rtpush_request *request) { return request->path; }
 RTPUSH_DEF rtpush_slice rtpush_body(const rtpush_request *request) { return request->body; }
 RTPUSH_DEF rtpush_peer rtpush_request_peer(const rtpush_request *request) { return request->conn->peer; }
+RTPUSH_DEF bool rtpush_is_secure(const rtpush_request *request) { return rp_conn_tls(request->conn) != NULL; }
+
+RTPUSH_DEF ptrdiff_t rtpush_certificate(const rtpush_request *request, char *buf, size_t cap) {
+    const rp_tls *tls = rp_conn_tls(request->conn);
+    return tls && cap ? rp_tls_peer_name(tls, buf, cap) : -1;
+}
+
 RTPUSH_DEF rtpush_slice rtpush_header(const rtpush_request *request, const char *name) { return rp_http_header(request->head, name); }
 
 RTPUSH_DEF ptrdiff_t rtpush_query(const rtpush_request *request, const char *name, char *buf, size_t cap) {
@@ -13326,6 +13496,13 @@ RTPUSH_DEF const char *rtpush_client_cursor(rtpush_hub *hub, rtpush_client handl
     const rp_client *c = rp_client_find(hub, handle);
     *buf = 0;
     return c ? rp_client_cursor_text(c, buf) : buf;
+}
+
+RTPUSH_DEF size_t rtpush_client_topics(rtpush_hub *hub, rtpush_client handle) {
+    const rp_client *c = rp_client_find(hub, handle);
+    size_t count = c && c->is_elsewhere;
+    for (const rp_want *want = c ? c->wants : NULL; want; want = want->next) count++;
+    return count;
 }
 
 RTPUSH_DEF size_t rtpush_client_pending(rtpush_hub *hub, rtpush_client handle) {

@@ -23,7 +23,7 @@ enum { PENDING_MAX = 256, HEADERS_MAX = 16384 };
 typedef struct cat {
     rtpush_client_desc desc;
     char headers[HEADERS_MAX];
-    bool json, quiet, is_terminal;
+    bool plain, sse, json, quiet, is_terminal;
     long long count, seen;
     const char *event;
 
@@ -64,14 +64,33 @@ static const char usage[] =
     "  --cert FILE, --key FILE   who we are (PEM)\n"
     "  --help, --version\n";
 
+// The bytes of a control character at p (C0, DEL, and U+0080 to U+009F in UTF-8); 0: it is none.
+static size_t control(const char *p, size_t size) {
+    unsigned char b = (unsigned char)*p;
+    if (b == 0xc2 && size > 1 && (unsigned char)p[1] >= 0x80 && (unsigned char)p[1] < 0xa0) return 2;
+    return b < 0x20 || b == 0x7f;
+}
+
+// What comes from a stranger, or a command line: no control character of it reaches the terminal.
+static void put_error(const char *text) {
+    for (size_t size = strlen(text), n; size; size -= n ? n : 1, text += n ? n : 1) {
+        n = control(text, size);
+        fputc(n ? '?' : *text, stderr);
+    }
+}
+
 static void fail(int status, const char *what, const char *value, const char *why) {
-    fprintf(stderr, "rtcat: %s%s%s: %s\n", what, *value ? " " : "", value, why);
+    fprintf(stderr, "rtcat: %s", what);
+    if (*value) fputs(" \"", stderr), put_error(value), fputc('"', stderr);
+    fprintf(stderr, ": %s\n", why);
     exit(status);
 }
 
 static void end(cat *c, int status) {
-    if (!c->is_done) c->status = status;
+    if (c->is_done) return;
+    c->status = status;
     c->is_done = true;
+    rtpush_client_close(c->hub, c->client, 1000, "");
     rtpush_stop(c->hub);
 }
 
@@ -103,16 +122,13 @@ static void put_base64(const void *data, size_t size) {
     }
 }
 
-// One line: a line end inside is shown as \n, so that nobody forges another message; to a terminal no control
-// character is sent, so that nobody moves its cursor.
+// As it is; but a terminal gets no control character, so that nobody moves its cursor.
 static void put_line(const cat *c, const char *data, size_t size) {
-    for (size_t i = 0; i < size; i++) {
-        unsigned char b = (unsigned char)data[i];
-        bool is_c1 = b == 0xc2 && i + 1 < size && (unsigned char)data[i + 1] < 0xa0; // U+0080 to U+009F
-        if (b == '\n') fputs("\\n", stdout);
-        else if (b == '\r') fputs("\\r", stdout);
-        else if (c->is_terminal && ((b < 0x20 && b != '\t') || b == 0x7f || is_c1)) printf("\\x%02x", is_c1 ? (unsigned char)data[++i] : b);
-        else putchar(b);
+    if (!c->is_terminal && size) fwrite(data, 1, size, stdout);
+    for (size_t i = 0, n; c->is_terminal && i < size; i += n ? n : 1) {
+        n = data[i] == '\t' || data[i] == '\n' ? 0 : control(data + i, size - i);
+        if (n) printf("\\x%02x", (unsigned char)data[i + n - 1]);
+        else putchar(data[i]);
     }
 }
 
@@ -148,7 +164,11 @@ static void on_message(rtpush_hub *hub, rtpush_client client, const rtpush_messa
     else if (m->kind == RTPUSH_BINARY) put_base64(m->data, m->size);
     else put_line(c, (const char *)m->data, m->size);
     putchar('\n');
-    if (fflush(stdout)) { end(c, 1); return; } // nobody reads it
+    if (fflush(stdout) || ferror(stdout)) {
+        if (errno != EPIPE) fprintf(stderr, "rtcat: stdout: %s\n", strerror(errno)); // EPIPE: nobody reads it any more
+        end(c, 1);
+        return;
+    }
     if (c->count && ++c->seen == c->count) end(c, 0);
 }
 
@@ -179,11 +199,9 @@ static const char *transport_name(int transport) {
     }
 }
 
-// A reason comes from a stranger: no control character of it reaches the terminal.
 static void say(const char *what, const char *reason) {
     fprintf(stderr, "rtcat: %s", what);
-    if (*what && *reason) fputs(": ", stderr);
-    for (; *reason; reason++) fputc((unsigned char)*reason < 0x20 || *reason == 0x7f ? '?' : *reason, stderr);
+    if (*reason) fputs(": ", stderr), put_error(reason);
     fputc('\n', stderr);
 }
 
@@ -194,7 +212,10 @@ static void on_state(rtpush_hub *hub, rtpush_client client, const rtpush_client_
     (void)client;
     c->state = s->state;
     if (c->is_done) return;
-    if (s->code == RTPUSH_E_PROTOCOL) {
+    if (s->code == RTPUSH_E_TLS) { // it will not be another one in a moment
+        say(rtpush_strerror(s->code), s->reason);
+        end(c, 1);
+    } else if (s->code == RTPUSH_E_PROTOCOL) {
         say("the server broke the protocol", s->reason);
         end(c, 3);
     } else if (s->state == RTPUSH_CLIENT_CLOSED) {
@@ -301,8 +322,8 @@ static void add_header(cat *c, const char *line) {
 }
 
 static bool take_word(cat *c, const char *flag) {
-    if (!strcmp(flag, "--plain")) c->desc.kind = RTPUSH_SERVER_WEBSOCKET;
-    else if (!strcmp(flag, "--sse")) c->desc.kind = RTPUSH_SERVER_EVENTS;
+    if (!strcmp(flag, "--plain")) c->plain = true, c->desc.kind = RTPUSH_SERVER_WEBSOCKET;
+    else if (!strcmp(flag, "--sse")) c->sse = true, c->desc.kind = RTPUSH_SERVER_EVENTS;
     else if (!strcmp(flag, "--json")) c->json = true;
     else if (!strcmp(flag, "--quiet")) c->quiet = true;
     else if (!strcmp(flag, "--no-reconnect")) c->desc.once = true;
@@ -339,7 +360,7 @@ static void parse(cat *c, int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         char *equals = !strncmp(argv[i], "--", 2) ? strchr(argv[i], '=') : NULL; // --flag VALUE or --flag=VALUE
         if (argv[i][0] != '-') {
-            if (c->desc.url) fail(2, argv[i], "", "one URL is enough");
+            if (c->desc.url) fail(2, "URL", argv[i], "one is enough");
             c->desc.url = argv[i];
             continue;
         }
@@ -347,10 +368,11 @@ static void parse(cat *c, int argc, char **argv) {
         if (equals) *equals = 0;
         const char *value = equals ? equals + 1 : argv[i + 1];
         if (!value && take_value(c, argv[i], "1")) fail(2, argv[i], "", "its value is missing");
-        if (!value || !take_value(c, argv[i], value)) fail(2, argv[i], "", "no such flag (see --help)");
+        if (!value || !take_value(c, argv[i], value)) fail(2, "flag", argv[i], "there is none of that name (see --help)");
         if (!equals) i++;
     }
     if (!c->desc.url) fail(2, "URL", "", "it is missing (see --help)");
+    if (c->plain && c->sse) fail(2, "--plain", "", "it and --sse exclude each other");
 }
 
 // --- start and end ---
@@ -374,6 +396,15 @@ static void catch_signals(void) {
     signal(SIGPIPE, SIG_IGN); // fflush says it
 }
 
+static const char *why_not(const cat *c) {
+    bool is_tls = !strncmp(c->desc.url, "https:", 6) || !strncmp(c->desc.url, "wss:", 4);
+#ifndef RTPUSH_OPENSSL
+    if (is_tls) return "this rtcat was built without TLS (RTPUSH_OPENSSL)";
+#endif
+    (void)is_tls;
+    return "it, a header or a flag's value cannot be used (see --help)";
+}
+
 static void start(cat *c) {
     static rtpush_desc desc; // no listener: a loop alone
     c->desc.user = c;
@@ -384,9 +415,10 @@ static void start(cat *c) {
     if (!c->hub) fail(1, "start", "", "no memory, or no random numbers");
     the_hub = c->hub;
     c->client = rtpush_connect(c->hub, &c->desc);
-    if (!c->client) fail(2, c->desc.url, "", "not a URL, header or value that can be used");
+    if (!c->client) fail(2, "URL", c->desc.url, why_not(c));
     for (int i = 0; i < topic_count; i++)
         if (rtpush_client_subscribe(c->hub, c->client, topics[i], c->desc.since)) fail(2, "--topic", topics[i], "not a topic or pattern");
+    if (c->desc.kind == RTPUSH_SERVER_RTPUSH && !rtpush_client_topics(c->hub, c->client)) fail(2, "URL", c->desc.url, "it names no topic");
 }
 
 // The hub's loop and stdin, by one poll.

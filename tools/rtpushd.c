@@ -1,8 +1,10 @@
 // rtpushd: the ready daemon. Topics below one mount point, over WebSocket, SSE, long and short polls.
 //
 //     cc -O2 tools/rtpushd.c -o rtpushd && ./rtpushd --verbose
+//     cc -O2 -DRTPUSH_OPENSSL tools/rtpushd.c -o rtpushd -lssl -lcrypto        with https: and wss:
 //
-// Exit status: 0 after a drain (SIGTERM, SIGINT), 1 where the system refused, 2 for a bad flag or value.
+// SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reads the certificates again.
+// Exit status: 0 after a drain, 1 where the system refused, 2 for a bad flag or value.
 #define RTPUSH_IMPLEMENTATION
 #include "../rtpush.h"
 
@@ -12,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 #define LIST_MAX 64 // of --listen and of --presence
 
@@ -20,16 +23,26 @@ typedef struct options {
     const char *listen[LIST_MAX], *presence[LIST_MAX];
     int listens, presences;
     const char *echo, *hello;
+    rtpush_tls_desc tls;
+    const char *certs[LIST_MAX], *keys[LIST_MAX];
+    int cert_count, key_count;
+    int64_t drain_spread, drain_deadline; // -1: none
 } options;
 
 static const char usage[] =
     "usage: rtpushd [flags]\n"
-    "  --listen URL         http://HOST:PORT or unix:PATH; repeatable; http://127.0.0.1:8080\n"
+    "  --listen URL         http://HOST:PORT, https://HOST:PORT, unix:PATH, or fd:N (a listening socket that was\n"
+    "                       inherited; fd:N:https for TLS); repeatable; http://127.0.0.1:8080\n"
+    "  --cert FILE          for https: the certificate chain (PEM); repeatable, chosen by the name asked for\n"
+    "  --key FILE           its key; in the order of --cert; if there is none, it is in the same file\n"
+    "  --client-ca FILE     ask clients for a certificate signed by one of these\n"
     "  --mount PATH         where the topics are; /live\n"
     "  --echo PATH          a WebSocket opened there gets its own frames back\n"
     "  --hello PATH         answers hello, or the body it was sent\n"
     "  --presence PATTERN   tell who reads these topics, in @presence/TOPIC; repeatable\n"
     "  --publish open|off   whether clients may publish; open\n"
+    "  --drain-spread MS    SIGTERM: readers are sent away within this time; 3000\n"
+    "  --drain-deadline MS  and who is left after this one is cut; 10000; off: nobody is\n"
     "  --set NAME=VALUE     a setting from the list below; repeatable\n"
     "  --verbose            say what happens, on stderr\n"
     "  --help, --version\n"
@@ -90,6 +103,16 @@ static void set_number(rtpush_desc *desc, const setting *s, const char *text, co
     // In the desc 0 is the default; a person who writes 0 means none.
     int64_t value = number ? number : -1;
     memcpy((char *)desc + s->at, &value, sizeof value);
+}
+
+// A duration of at least 0; `off` where that is allowed: -1.
+static int64_t duration(const char *flag, const char *text, bool can_be_off) {
+    char *end;
+    errno = 0;
+    long long ms = strtoll(text, &end, 10);
+    if (can_be_off && !strcmp(text, "off")) return -1;
+    if (errno || end == text || *end || ms < 0 || ms > 86400000) fail(2, flag, text, "not a number of milliseconds");
+    return ms;
 }
 
 static int slow_by_name(const char *name) {
@@ -229,12 +252,18 @@ static void take(options *o, const char *flag, const char *value) {
     else if (!strcmp(flag, "--echo")) o->echo = path_of(flag, value);
     else if (!strcmp(flag, "--hello")) o->hello = path_of(flag, value);
     else if (!strcmp(flag, "--set")) set(&o->desc, value);
+    else if (!strcmp(flag, "--cert")) add(o->certs, &o->cert_count, flag, value);
+    else if (!strcmp(flag, "--key")) add(o->keys, &o->key_count, flag, value);
+    else if (!strcmp(flag, "--client-ca")) o->tls.client_ca = value;
+    else if (!strcmp(flag, "--drain-spread")) o->drain_spread = duration(flag, value, false);
+    else if (!strcmp(flag, "--drain-deadline")) o->drain_deadline = duration(flag, value, true);
     else if (strcmp(value, "open") && strcmp(value, "off")) fail(2, flag, value, "open or off");
     else o->desc.publish_off = !strcmp(value, "off");
 }
 
 static bool takes_value(const char *flag) {
-    static const char *const flags[] = {"--listen", "--presence", "--mount", "--echo", "--hello", "--set", "--publish"};
+    static const char *const flags[] = {"--listen", "--presence", "--mount", "--echo", "--hello", "--set", "--publish",
+                                        "--cert",   "--key",      "--client-ca", "--drain-spread", "--drain-deadline"};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         if (!strcmp(flag, flags[i])) return true;
     return false;
@@ -258,9 +287,11 @@ static void parse(options *o, int argc, char **argv) {
 static rtpush_hub *the_hub; // for the signal handler
 static volatile sig_atomic_t signals;
 
+static volatile sig_atomic_t is_hung_up;
+
 static void on_signal(int number) {
-    (void)number;
-    signals = signals + 1;
+    if (number == SIGHUP) is_hung_up = 1;
+    else signals = signals + 1;
     rtpush_stop(the_hub);
 }
 
@@ -271,6 +302,7 @@ static void catch_signals(void) {
     action.sa_handler = on_signal;
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
 }
 
 // As many descriptors as we are allowed: connections_max follows from it.
@@ -282,18 +314,46 @@ static void raise_descriptors(void) {
 }
 
 static int status_of(int code) {
-    bool is_value = code == RTPUSH_E_ARGUMENT || code == RTPUSH_E_URL || code == RTPUSH_E_TOPIC || code == RTPUSH_E_BACKEND;
+    bool is_value = code == RTPUSH_E_ARGUMENT || code == RTPUSH_E_TLS || code == RTPUSH_E_URL || code == RTPUSH_E_TOPIC || code == RTPUSH_E_BACKEND;
     return is_value ? 2 : 1;
+}
+
+// A socket that another process opened and left to us, as systemd and inetd do: fd:3, or fd:3:https.
+static void listen_on_inherited(rtpush_hub *hub, const char *url) {
+    char *end;
+    long fd = strtol(url + 3, &end, 10);
+    bool is_tls = !strcmp(end, ":https");
+    int is_listening = 0;
+    socklen_t size = sizeof is_listening;
+    if (end == url + 3 || (*end && !is_tls) || fd < 3 || fd > 1 << 20) fail(2, "--listen", url, "fd:N, N of at least 3, or fd:N:https");
+    if (getsockopt((int)fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &size) || !is_listening) fail(1, "--listen", url, "not a listening socket");
+    int code = is_tls ? rtpush_adopt_tls_listener(hub, (int)fd) : rtpush_adopt_listener(hub, (int)fd);
+    if (code) fail(status_of(code), "--listen", url, rtpush_last_error(hub));
+    printf("listening on %s\n", url);
 }
 
 static void listen_on(rtpush_hub *hub, const char *url) {
     int port = 0;
+    if (!strncmp(url, "fd:", 3)) {
+        listen_on_inherited(hub, url);
+        return;
+    }
     int code = rtpush_listen(hub, url, &port);
-    if (code == RTPUSH_E_SYSTEM) fail(1, "--listen", url, rtpush_last_error(hub));
+    if (code == RTPUSH_E_SYSTEM || code == RTPUSH_E_TLS) fail(status_of(code), "--listen", url, rtpush_last_error(hub));
     if (code) fail(status_of(code), "--listen", url, rtpush_strerror(code));
     const char *colon = strrchr(url, ':');
     if (!strncmp(url, "unix:", 5)) printf("listening on %s\n", url);
     else printf("listening on %.*s:%d\n", (int)(colon - url), url, port);
+}
+
+static void take_certificates(rtpush_hub *hub, options *o) {
+    if (o->key_count > o->cert_count) fail(2, "--key", o->keys[o->cert_count], "there is no --cert for it");
+    for (int i = 0; i < o->cert_count; i++) {
+        o->tls.cert = o->certs[i];
+        o->tls.key = i < o->key_count ? o->keys[i] : NULL;
+        int code = rtpush_tls(hub, &o->tls);
+        if (code) fail(status_of(code), "--cert", o->certs[i], rtpush_last_error(hub));
+    }
 }
 
 static rtpush_hub *start(options *o) {
@@ -307,6 +367,7 @@ static rtpush_hub *start(options *o) {
         code = rtpush_configure(hub, o->presence[i], &presence);
         if (code) fail(status_of(code), "--presence", o->presence[i], rtpush_strerror(code));
     }
+    take_certificates(hub, o);
     the_hub = hub;
     catch_signals(); // before the line that tells a supervisor that we are there
     for (int i = 0; i < o->listens; i++) listen_on(hub, o->listen[i]);
@@ -314,28 +375,48 @@ static rtpush_hub *start(options *o) {
     return hub;
 }
 
+static void reload(rtpush_hub *hub) {
+    is_hung_up = 0;
+    int code = rtpush_tls_reload(hub);
+    if (code) fprintf(stderr, "rtpushd: the certificates stay as they are: %s (%s)\n", rtpush_strerror(code), rtpush_last_error(hub));
+}
+
+// Runs until a signal, other than SIGHUP, has come; or until a drain has ended.
+static int run(rtpush_hub *hub, int number) {
+    int code;
+    do {
+        code = rtpush_run(hub);
+        if (is_hung_up) reload(hub);
+        else break;
+    } while (!code && signals < number);
+    return code;
+}
+
 // The first signal ends the first run and begins the drain; a second one ends that too.
-static int serve(rtpush_hub *hub) {
-    int code = rtpush_run(hub);
+static int serve(rtpush_hub *hub, const options *o) {
+    int code = run(hub, 1);
     if (code) return code;
-    if (signals < 2) code = rtpush_drain(hub, 0, 0);
-    if (signals < 2 && !code) code = rtpush_run(hub);
+    if (signals < 2) code = rtpush_drain(hub, o->drain_spread ? o->drain_spread : -1, o->drain_deadline ? o->drain_deadline : 1);
+    if (signals < 2 && !code) code = run(hub, 2);
     return code;
 }
 
 int main(int argc, char **argv) {
     static options o;
+    o.drain_spread = 3000;
+    o.drain_deadline = 10000;
     parse(&o, argc, argv);
     o.desc.user = &o;
     o.desc.on_request = on_request;
     if (o.echo) o.desc.on_message = on_message;
     raise_descriptors();
     rtpush_hub *hub = start(&o);
-    int code = serve(hub);
+    int code = serve(hub, &o);
     if (code) fprintf(stderr, "rtpushd: %s (%s)\n", rtpush_strerror(code), rtpush_last_error(hub));
     // A late signal must not find a hub that is gone.
     signal(SIGTERM, SIG_IGN);
     signal(SIGINT, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
     rtpush_destroy(hub);
     return code ? 1 : 0;
 }
