@@ -174,7 +174,7 @@ export default [
     async serve(c) { await c.head(); c.write(response(poll([message(1, 'a\nb', { event: 'e' }), message(2, { x: 1 }), message(3, '/wAK', { encoding: 'base64' })]))); } },
   { name: 'lp_answer_byte_by_byte', args: ['--transport', 'lp', '--count', '1'], ...WORKS, cpu: 600, async serve(c) { await c.head(); await c.trickle(Buffer.concat([Buffer.from(chunked), chunk(ok), Buffer.from('0\r\n\r\n')])); } },
   // More than what was asked for must not become the next answer.
-  { name: 'lp_a_second_answer_unasked', args: ['--transport', 'lp', '--count', '2', '--no-reconnect'], exit: [0, 1, 3], out: ['m1\n', 'm1\nm3\n', ''],
+  { name: 'lp_a_second_answer_unasked', args: ['--transport', 'lp', '--count', '2', '--no-reconnect'], exit: [0, 1, 3, 'stopped'], stop: 1500, out: ['m1\n', 'm1\nm3\n', ''],
     async serve(c) { await c.head(); c.write(response(ok), response(poll([message(2, 'smuggled')]))); for (;;) { await c.head(); c.write(response(poll([message(3)]))); } } },
   { name: 'sse_refused_with_a_reason', args: ['--transport', 'sse', '--no-reconnect'], ...CUT, err: /Not for you\./, async serve(c) { await c.head(); c.write(response('{"error":"forbidden","reason":"Not for you."}\n', {}, '403 Forbidden')); } },
   { name: 'sse_redirect', args: ['--transport', 'sse', '--no-reconnect'], ...CUT, conns: 1, async serve(c) { await c.head(); c.write(response('', { Location: '/live/u' }, '301 Moved Permanently')); } },
