@@ -76,7 +76,12 @@
 //     >>posted        calls from other threads
 //     >>dial          outgoing connections
 //     >>exchange      a request and its answer
-//     >>client        a reader that comes back
+//     >>client        a reader of a server elsewhere
+//     >>told          what a server says
+//     >>seek          connecting, losing
+//     >>parcel        publishes under way
+//     >>hear          what comes
+//     >>connect       a client is made and kept
 //     >>server        listeners, the turn
 //     >>api           the public functions
 //
@@ -687,6 +692,7 @@ RTPUSH_DEF void rtpush_get_stats(rtpush_hub *hub, rtpush_stats *stats);
 // all is well, else what is wrong (static text).
 RTPUSH_DEF const char *rtpush_check(rtpush_hub *hub);
 
+#ifndef RTPUSH_NO_CLIENT
 // --- the client: reads, and publishes to, a server elsewhere (not with RTPUSH_NO_CLIENT) ---
 
 // One reader of a server, over whatever transport works, that comes back by itself and goes on where it was. It lives
@@ -775,6 +781,7 @@ RTPUSH_DEF const char *rtpush_client_cursor(rtpush_hub *hub, rtpush_client clien
 RTPUSH_DEF size_t rtpush_client_topics(rtpush_hub *hub, rtpush_client client);
 // How many publishes have no answer yet.
 RTPUSH_DEF size_t rtpush_client_pending(rtpush_hub *hub, rtpush_client client);
+#endif // RTPUSH_NO_CLIENT
 
 // --- parsers: bytes in, verdict out; no I/O, no memory, any thread (RTPUSH_PARSERS_ONLY has only these) ---
 
@@ -10596,7 +10603,7 @@ static const rp_link_owner rp_exchange_links = {rp_exchange_opened, rp_exchange_
 #endif // RP_CLIENT
 
 // ============================================================================
-// >>client  a reader that comes back: transports, cursor, publishes  (uses: exchange, sse, json, longpoll)
+// >>client  a reader of a server elsewhere, that comes back: state, place, end  (uses: exchange, longpoll)
 //
 //     CONNECTING -> OPEN        a transport works
 //     CONNECTING -> CONNECTING  it does not: the next of the list, at once
@@ -10778,7 +10785,7 @@ static void rp_client_free(rtpush_hub *hub, rp_client *c) {
     rp_slab_give(&hub->dials->clients, &c->slot);
 }
 
-// --- the past and the present: cursor, gaps, messages ---
+// --- its place: cursor, gaps ---
 
 static rp_want *rp_client_want(const rp_client *c, rtpush_slice name) {
     for (rp_want *want = c->wants; want; want = want->next)
@@ -10822,6 +10829,15 @@ static void rp_client_tell_gap(rp_client *c, const char *from, const char *to, c
     c->desc.on_gap(c->hub, rp_client_handle(c), from, to, reason, c->desc.user);
 }
 
+#endif // RP_CLIENT
+
+// ============================================================================
+// >>told  what a server says: messages and gaps, in JSON  (uses: client, json, longpoll)
+//
+// Nothing is believed unseen. What reads something returns NULL, or what is wrong with it: a
+// sentence for whoever has to find out, and the end of the connection.
+// ============================================================================
+#ifdef RP_CLIENT
 // The members that anything a server says may have, as they stand in the text; .data NULL: not there.
 typedef struct rp_told {
     rtpush_slice type, id, topic, event, data, encoding, replay, cursor, from, to, reason, ref, code, after, heartbeat, messages, gap, more, reconnect;
@@ -10976,7 +10992,17 @@ static const char *rp_client_gap(rp_client *c, const rp_told *said, size_t size)
     return NULL;
 }
 
-// --- what is sent ---
+#endif // RP_CLIENT
+
+// ============================================================================
+// >>seek  how a client connects, and what it does when it has lost  (uses: client, exchange)
+//
+// A round goes down the list of transports. One that the server (or what stands between)
+// does not let through is passed over for a while once a later one has worked; where
+// nobody answers, no transport is to blame, and all wait.
+// ============================================================================
+#ifdef RP_CLIENT
+// --- the request ---
 
 // Percent-encoding of what is not unreserved (RFC 3986 §2.3); `keeps`: one more that stands for itself.
 static void rp_url_encode(rp_mem *mem, rp_buf *buf, const char *text, char keeps) {
@@ -11258,8 +11284,14 @@ static void rp_client_lose(rp_client *c, int code, const char *why) {
 
 static void rp_client_break(rp_client *c, const char *why) { rp_client_lose(c, RTPUSH_E_PROTOCOL, why); }
 
-// --- publishing ---
+#endif // RP_CLIENT
 
+// ============================================================================
+// >>parcel  publishes under way: by the socket that is open, else by POST  (uses: seek)
+//
+// In the order given, each under its idempotency key, again until there is an answer.
+// ============================================================================
+#ifdef RP_CLIENT
 static rp_parcel *rp_parcel_by_ref(const rp_client *c, uint64_t ref) {
     for (rp_parcel *parcel = c->parcels; parcel; parcel = parcel->next)
         if (parcel->ref == ref) return parcel;
@@ -11423,7 +11455,13 @@ static void rp_post_lost(rtpush_hub *hub, rp_exchange *x, int code, const char *
 
 static const rp_exchange_owner rp_post_owner = {rp_post_head, NULL, NULL, rp_post_done, rp_post_lost};
 
-// --- reading: a socket ---
+#endif // RP_CLIENT
+
+// ============================================================================
+// >>hear  what comes: a socket, an event stream, polls  (uses: told, seek, parcel, sse, ws)
+// ============================================================================
+#ifdef RP_CLIENT
+// --- a socket ---
 
 static rp_client *rp_client_of(rp_exchange *x) { return RP_OWNER(rp_client, read, x); }
 
@@ -11643,7 +11681,7 @@ static size_t rp_read_frame(rtpush_hub *hub, rp_exchange *x, char *data, size_t 
     return (size_t)n + (size_t)frame.length;
 }
 
-// --- reading: an event stream ---
+// --- an event stream ---
 
 static const char *rp_events_plain(rp_client *c, rtpush_slice data, rtpush_slice event, const char *id, const rtpush_cursor *cursor) {
     rtpush_message m;
@@ -11719,7 +11757,7 @@ static void rp_read_bytes(rtpush_hub *hub, rp_exchange *x, const char *data, siz
     if (x->link == l) rp_client_pump(c);
 }
 
-// --- reading: polls ---
+// --- polls ---
 
 // The messages of a body. Returns NULL, or what is wrong.
 static const char *rp_poll_read_items(rp_client *c, rtpush_slice list, size_t size) {
@@ -11950,6 +11988,12 @@ static void rp_read_lost(rtpush_hub *hub, rp_exchange *x, int code, const char *
 
 static const rp_exchange_owner rp_read_owner = {rp_read_head, rp_read_bytes, rp_read_frame, rp_read_done, rp_read_lost};
 
+#endif // RP_CLIENT
+
+// ============================================================================
+// >>connect  a client is made, kept and ended  (uses: hear)
+// ============================================================================
+#ifdef RP_CLIENT
 // --- its clock ---
 
 // What it waited for has not come.

@@ -81,6 +81,12 @@ for name in "${c[@]}" "${cxx[@]}"; do
     build "${name}_static" "$name" "${flags[@]}" -DRTPUSH_STATIC $here/use.c
     build "${name}_static_two_copies" "$name" "${flags[@]}" -DRTPUSH_STATIC -DUSE_FEW $here/use.c $here/static_few.c
     build "${name}_parsers_only" "$name" "${flags[@]}" $here/parsers_only.c
+    build "${name}_no_client" "$name" "${flags[@]}" -DRTPUSH_NO_CLIENT $here/use.c
+    build "${name}_no_threads" "$name" "${flags[@]}" -DRTPUSH_NO_THREADS $here/use.c
+    if echo '#include <openssl/ssl.h>' | "$name" -x c -E - >/dev/null 2>&1; then
+        build "${name}_openssl" "$name" "${flags[@]}" -DRTPUSH_OPENSSL $here/use.c -x none -lssl -lcrypto
+        build "${name}_openssl_no_client" "$name" "${flags[@]}" -DRTPUSH_OPENSSL -DRTPUSH_NO_CLIENT $here/use.c -x none -lssl -lcrypto
+    else skip "${name}_openssl" "no OpenSSL headers (libssl-dev)"; fi
 done
 if [ ${#c[@]} -gt 0 ] && [ ${#cxx[@]} -gt 0 ]; then
     try c_unit_compiles "${c[0]}" -c $here/impl.c -o "$out/impl.o"
@@ -100,7 +106,7 @@ for name in "${c[@]}"; do
     empty "${name}_static_exports_nothing" "$([ -s "$out/few.o" ] || echo 'not compiled'; nm -g --defined-only "$out/few.o" | awk '$3 != "few" { print $3 }')"
     "$name" -c $here/parsers_only.c -o "$out/parsers.o" 2>/dev/null
     empty "${name}_parsers_only_defines_no_more" "$([ -s "$out/parsers.o" ] || echo 'not compiled'
-        nm -g --defined-only "$out/parsers.o" | awk '{ print $3 }' | grep -vE '^(main|rtpush_(strerror|parse_(head|chunked|frame|cursor)|mask|utf8|is_json|is_topic|matches))$')"
+        nm -g --defined-only "$out/parsers.o" | awk '{ print $3 }' | grep -vE '^(main|rtpush_(strerror|parse_(head|answer|chunked|frame|cursor)|mask|utf8|is_json|is_topic|matches))$')"
     empty "${name}_parsers_only_needs_only_memory_and_strings" "$(nm -u "$out/parsers.o" | awk '{ print $2 }' | grep -vE '^(mem|str)[a-z]+$|^__stack_chk_fail$|^_GLOBAL_OFFSET_TABLE_$')"
     "$name" $here/use.c -o "$out/needs" 2>/dev/null
     empty "${name}_needs_only_libc" "$([ -s "$out/needs" ] || echo 'not linked'; objdump -p "$out/needs" 2>/dev/null | awk '$1 == "NEEDED" && $2 !~ /^libc\.so/ { print $2 }')"

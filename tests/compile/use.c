@@ -95,6 +95,8 @@ static void look_at_request(rtpush_request *request) {
     NEED(rtpush_query(request, "none", value, sizeof value) == -1);
     NEED(is_text(rtpush_cookie(request, "c"), "d"));
     rtpush_peer peer = rtpush_request_peer(request);
+    char name[64];
+    NEED(!rtpush_is_secure(request) && rtpush_certificate(request, name, sizeof name) == -1);
     NEED(peer.port == 0); // a socket pair has none
 }
 
@@ -296,6 +298,17 @@ static void use_bus(void) {
     rtpush_destroy(hub);
 }
 
+// Without a certificate TLS says no; with OpenSSL it would say why.
+static void use_tls(rtpush_hub *hub) {
+    rtpush_tls_desc tls;
+    memset(&tls, 0, sizeof tls);
+    tls.cert = "/no/such/file.pem";
+    NEED(rtpush_tls(hub, &tls) == RTPUSH_E_TLS && *rtpush_last_error(hub));
+    NEED(rtpush_tls_reload(hub) == RTPUSH_OK);
+    NEED(rtpush_adopt_tls_listener(hub, -1) == RTPUSH_E_TLS);
+    NEED(rtpush_listen(hub, "https://127.0.0.1:0", NULL) == RTPUSH_E_TLS);
+}
+
 static void use_listeners(rtpush_hub *hub) {
     int port = 0, fd = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in any;
@@ -306,7 +319,80 @@ static void use_listeners(rtpush_hub *hub) {
     NEED(rtpush_listen(hub, "gopher://x", NULL) == RTPUSH_E_URL && rtpush_last_error(hub) != NULL);
     NEED(fd >= 0 && bind(fd, (struct sockaddr *)&any, sizeof any) == 0 && listen(fd, 5) == 0);
     NEED(rtpush_adopt_listener(hub, fd) == RTPUSH_OK);
+    use_tls(hub);
 }
+
+#ifndef RTPUSH_NO_CLIENT
+typedef struct spoken {
+    int messages, done, closed;
+    rtpush_client client;
+} spoken;
+
+static void on_client_message(rtpush_hub *hub, rtpush_client client, const rtpush_message *m, const char *id, void *user) {
+    spoken *s = (spoken *)user;
+    char cursor[32];
+    NEED(client == s->client && m->size == 2 && !memcmp(m->data, "hi", 2) && *id);
+    NEED(!strcmp(rtpush_client_cursor(hub, client, cursor), id));
+    s->messages++;
+}
+
+static void on_client_gap(rtpush_hub *hub, rtpush_client client, const char *from, const char *to, const char *reason, void *user) {
+    (void)hub, (void)client, (void)from, (void)to, (void)reason, (void)user;
+    need_failed(__LINE__, "no gap was to come");
+}
+
+static void on_client_state(rtpush_hub *hub, rtpush_client client, const rtpush_client_status *status, void *user) {
+    (void)hub, (void)client;
+    ((spoken *)user)->closed += status->state == RTPUSH_CLIENT_CLOSED;
+}
+
+static const char *on_client_token(rtpush_hub *hub, rtpush_client client, void *user) {
+    (void)hub, (void)client, (void)user;
+    return "t";
+}
+
+static void on_client_done(rtpush_hub *hub, uint64_t ticket, uint64_t seq, int code, void *user) {
+    (void)hub, (void)ticket, (void)seq;
+    ((spoken *)user)->done += code == RTPUSH_OK;
+}
+
+// A hub talks to itself.
+static void use_client(void) {
+    spoken s = {0, 0, 0, 0};
+    rtpush_desc server;
+    rtpush_client_desc desc;
+    rtpush_publication what;
+    char url[64];
+    int port = 0;
+    memset(&server, 0, sizeof server);
+    memset(&desc, 0, sizeof desc);
+    memset(&what, 0, sizeof what);
+    rtpush_hub *hub = rtpush_create(&server);
+    NEED(hub && rtpush_listen(hub, "http://127.0.0.1:0", &port) == RTPUSH_OK);
+    if (!hub) return;
+    snprintf(url, sizeof url, "http://127.0.0.1:%d/live/t", port);
+    desc.url = url;
+    desc.user = &s;
+    desc.on_message = on_client_message;
+    desc.on_gap = on_client_gap;
+    desc.on_state = on_client_state;
+    desc.on_token = on_client_token;
+    s.client = rtpush_connect(hub, &desc);
+    NEED(s.client && rtpush_client_topics(hub, s.client) == 1);
+    NEED(rtpush_client_subscribe(hub, s.client, "u/*", NULL) == RTPUSH_OK && rtpush_client_unsubscribe(hub, s.client, "u/*") == RTPUSH_OK);
+    NEED(rtpush_client_send(hub, s.client, "x", 1, RTPUSH_TEXT) == RTPUSH_E_STATE);
+    what.data = "hi";
+    what.size = 2;
+    what.done = on_client_done;
+    what.done_user = &s;
+    NEED(rtpush_client_publish(hub, s.client, &what) == RTPUSH_OK && rtpush_client_pending(hub, s.client) == 1);
+    for (int i = 0; i < 2000 && (!s.messages || !s.done); i++) rtpush_step(hub, 5);
+    NEED(s.messages == 1 && s.done == 1 && !rtpush_client_pending(hub, s.client));
+    NEED(rtpush_client_close(hub, s.client, 1000, "bye") == RTPUSH_OK && s.closed == 1);
+    NEED(rtpush_client_close(hub, s.client, 1000, "bye") == RTPUSH_E_GONE);
+    rtpush_destroy(hub);
+}
+#endif
 
 static void use_hub(seen *s) {
     int code = -1;
@@ -354,6 +440,7 @@ static void use_parsers(void) {
     unsigned char data[] = {0x81, 0x82, 1, 2, 3, 4, 'h' ^ 1, 'i' ^ 2};
     memset(&chunked, 0, sizeof chunked);
     NEED(rtpush_parse_head(&head, "GET / HTTP/1.0\r\n\r\n", 18, 0, 0, 0) == 18 && is_text(head.path, "/"));
+    NEED(rtpush_parse_answer(&head, "HTTP/1.1 204 \r\n\r\n", 18, 0, 0) == 18 && head.status == 204 && head.keep_alive);
     NEED(rtpush_parse_chunked(&chunked, "0\r\n\r\n", 5, &body) == 5 && chunked.is_done);
     NEED(rtpush_parse_frame(&frame, data, sizeof data) == 6 && frame.length == 2);
     NEED(rtpush_mask(data + 6, 2, frame.key, 0) == 2 && !memcmp(data + 6, "hi", 2));
@@ -375,6 +462,9 @@ int main(void) {
     use_parsers();
     use_bus();
     use_hub(&s);
+#ifndef RTPUSH_NO_CLIENT
+    use_client();
+#endif
 #ifdef USE_FEW
     NEED(few() == 0);
 #endif
