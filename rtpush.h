@@ -10617,14 +10617,16 @@ static const rp_link_owner rp_exchange_links = {rp_exchange_opened, rp_exchange_
 #ifdef RP_CLIENT
 enum { RP_ORDER_MAX = 4, RP_SENT_MAX = 256, RP_KEY_SIZE = 24, RP_FIRST_EVENT_MS = 5000, RP_GRACE_MS = 10000, RP_GOODBYE_MS = 2000, RP_REASON_MS = 1000, RP_REASON_MAX = 65536 };
 
-// A topic that is wanted. `ahead`: what it has beyond the client's cursor, in the cursor's epoch.
+// A topic that is wanted. It may have messages beyond the client's cursor, when it got its past on its own.
 typedef struct rp_want {
     struct rp_want *next;
     char since[RP_CURSOR_MAX + 34]; // where its past begins, "" from now; then what of it has come
     bool is_own;     // the URL's
     bool is_joined;  // at the client's cursor
     bool is_asked;   // of the connection at hand
-    uint64_t ref, ahead;
+    bool has_at;
+    rtpush_cursor at; // it has everything up to here, though the client's cursor may be before it
+    uint64_t ref;
     size_t size;
     char name[1];
 } rp_want;
@@ -10671,6 +10673,7 @@ typedef struct rp_client {
     uint8_t order[RP_ORDER_MAX], order_count, index, failed; // failed: bits of `order` in this round
     uint8_t state, transport;
     bool is_elsewhere;           // the URL is not under the mount: it is taken for a topic's, whose name is not known
+    bool is_past;                // what is read is the past of `catching`
     bool is_starved, is_changed; // no memory to begin; the topics are others
     bool is_pinged, has_news, is_enveloped; // news: the last poll brought some; enveloped: SSE with ?events=envelope
     unsigned tries, sent_away, denied, redirected;
@@ -10714,6 +10717,7 @@ static bool rp_client_random(rtpush_hub *hub, char out[RP_KEY_SIZE + 1]) {
 // --- its timer: the earliest of what it waits for ---
 
 static void rp_client_arm(rp_client *c) {
+    if (rp_client_is_over(c)) return;
     uint64_t due = c->state == RTPUSH_CLIENT_WAITING ? c->retry_at : c->due;
     if (c->better_at) due = RP_MIN(due, c->better_at);
     if (c->post_at) due = RP_MIN(due, c->post_at);
@@ -10799,8 +10803,6 @@ static bool rp_client_is_past(const rp_client *c, const rtpush_cursor *id) {
 
 static void rp_client_advance(rp_client *c, const rtpush_cursor *id) {
     if (rp_client_is_past(c, id)) return;
-    if (!c->has_cursor || strcmp(c->cursor.epoch, id->epoch))
-        for (rp_want *want = c->wants; want; want = want->next) want->ahead = 0;
     c->cursor = *id;
     c->has_cursor = true;
     c->is_stale = false;
@@ -10903,10 +10905,19 @@ static bool rp_client_is_snapshot(rtpush_slice topic, rtpush_slice data) {
     return true;
 }
 
+static bool rp_want_has(const rp_want *want, const rtpush_cursor *id) {
+    return want->has_at && !strcmp(want->at.epoch, id->epoch) && want->at.seq >= id->seq;
+}
+
+static void rp_want_set(rp_want *want, const rtpush_cursor *at) {
+    want->at = *at;
+    want->has_at = true;
+}
+
 // Has no subscription had it yet? One that caught up may be ahead of the client's cursor.
-static bool rp_client_lacks(const rp_client *c, rtpush_slice topic, uint64_t seq) {
+static bool rp_client_lacks(const rp_client *c, rtpush_slice topic, const rtpush_cursor *id) {
     for (const rp_want *want = c->wants; want; want = want->next)
-        if (want->ahead >= seq && rp_topic_matches(rp_slice(want->name, want->size), topic)) return false;
+        if (rp_want_has(want, id) && rp_topic_matches(rp_slice(want->name, want->size), topic)) return false;
     return true;
 }
 
@@ -10920,17 +10931,17 @@ static bool rp_client_pass(rp_client *c, const rtpush_cursor *id, rtpush_slice t
         if (rp_client_is_over(c)) return false;
     }
     rp_buf_rewind(&c->gap);
-    bool is_new = rp_client_lacks(c, topic, id->seq) || c->is_stale;
+    bool is_new = rp_client_lacks(c, topic, id);
     rp_client_advance(c, id);
     return is_new;
 }
 
-// A message of a replay: it moves its subscription only.
+// A message of the past of a subscription: it moves that alone, which goes on from there after a break.
 static bool rp_client_pass_replay(rp_client *c, const rtpush_cursor *id, rtpush_slice topic) {
     for (rp_want *want = c->wants; want; want = want->next) {
-        rtpush_cursor had;
         if (want->is_joined || !rp_topic_matches(rp_slice(want->name, want->size), topic)) continue;
-        if (rtpush_parse_cursor(&had, want->since, strlen(want->since)) && !strcmp(had.epoch, id->epoch) && had.seq >= id->seq) return false;
+        if (rp_want_has(want, id)) return false;
+        rp_want_set(want, id);
         rp_cursor_write(want->since, id->epoch, id->seq);
     }
     return true;
@@ -10971,7 +10982,7 @@ static const char *rp_client_message(rp_client *c, const rp_told *said, size_t s
     if (!m.event || rtpush_utf8(0, m.event, strlen(m.event))) return "a message's event is not a text";
     if (!rp_told_data(c, said, &m)) return "a message's data is missing, or not what its encoding says";
     if (m.size > (uint64_t)c->desc.message_max) return "a message over the limit (message_max)";
-    bool is_replay = rp_slice_equals(said->replay, "true") && said->replay.data, is_now = rp_client_is_snapshot(rp_slice_of(m.topic), rp_slice(m.data, m.size));
+    bool is_replay = c->is_past || rp_slice_equals(said->replay, "true"), is_now = rp_client_is_snapshot(rp_slice_of(m.topic), rp_slice(m.data, m.size));
     m.seq = id.seq;
     m.time_ms = rp_hub_wall(c->hub);
     rp_cursor_write(text, id.epoch, id.seq);
@@ -11152,6 +11163,18 @@ static void rp_client_cannot(rp_client *c) {
     rp_client_wait_for(c, 0);
 }
 
+// Whose past is to be polled for: where it does not come by the socket, and once it is known where the others start.
+static rp_want *rp_client_next_past(const rp_client *c) {
+    bool is_first = !c->has_cursor && c->is_elsewhere;
+    rp_want *found = NULL;
+    if (c->transport == RTPUSH_ENVELOPE || c->desc.kind != RTPUSH_SERVER_RTPUSH) return NULL;
+    for (rp_want *want = c->wants; want; want = want->next) {
+        if (rp_want_is_in_url(want)) is_first |= !c->has_cursor;
+        else if (!found) found = want;
+    }
+    return is_first ? NULL : found;
+}
+
 // It works. Those above it in the list that did not are passed over for a while.
 static void rp_client_opened(rp_client *c) {
     uint64_t now = c->hub->wheel.now, best = 0;
@@ -11172,9 +11195,7 @@ static void rp_client_opened(rp_client *c) {
 // Sends the request of what is read next: the past of one topic, or what the transport at hand reads.
 static void rp_client_begin(rp_client *c) {
     int64_t ms = c->state == RTPUSH_CLIENT_OPEN ? (int64_t)RP_GRACE_MS : c->desc.connect_timeout_ms;
-    c->catching = NULL;
-    for (rp_want *want = c->wants; want && c->transport != RTPUSH_ENVELOPE && c->desc.kind == RTPUSH_SERVER_RTPUSH; want = want->next)
-        if (!rp_want_is_in_url(want)) c->catching = want;
+    c->catching = rp_client_next_past(c);
     if (!c->wants && !c->is_elsewhere && c->transport != RTPUSH_ENVELOPE && c->desc.kind == RTPUSH_SERVER_RTPUSH) { // nothing to read: it may publish
         rp_exchange_stop(c->hub, &c->read);
         c->due = UINT64_MAX;
@@ -11318,7 +11339,8 @@ static void rp_parcel_said(rp_client *c, const rp_parcel *parcel, rp_buf *buf) {
 
 // Says it over the socket: a text frame of what is in hub.text.
 static void rp_client_say(rp_client *c, const rp_buf *text) {
-    if (text->is_broken || !c->read.link) return;
+    if (!c->read.link) return;
+    if (text->is_broken) { rp_link_out(c->hub, c->read.link)->is_broken = true; return; } // the link ends, and all is said again
     rp_link_frame(c->hub, c->read.link, RP_WS_TEXT, text->data, rp_buf_size(text));
 }
 
@@ -11339,8 +11361,10 @@ static void rp_client_pump_socket(rp_client *c) {
 static void rp_parcel_target(rp_client *c, const rp_parcel *parcel, rp_buf *buf) {
     rp_mem *mem = &c->hub->mem;
     char mark = '?';
-    rp_buf_slice_put(mem, buf, parcel->topic ? c->base : c->url.path);
-    if (parcel->topic) rp_buf_text(mem, buf, "/"), rp_url_encode(mem, buf, parcel->topic, '/');
+    const rp_want *want = parcel->topic ? rp_client_want(c, rp_slice_of(parcel->topic)) : NULL;
+    bool is_own = !parcel->topic || (want && want->is_own);
+    rp_buf_slice_put(mem, buf, is_own ? c->url.path : c->base);
+    if (!is_own) rp_buf_text(mem, buf, "/"), rp_url_encode(mem, buf, parcel->topic, '/');
     if (rp_buf_size(&c->query)) {
         rp_buf_put(mem, buf, &mark, 1);
         rp_buf_slice_put(mem, buf, rp_buf_slice(&c->query));
@@ -11468,7 +11492,7 @@ static rp_client *rp_client_of(rp_exchange *x) { return RP_OWNER(rp_client, read
 // Something came: the peer lives.
 static void rp_client_alive(rp_client *c) {
     c->is_pinged = false;
-    if (c->state == RTPUSH_CLIENT_OPEN && c->away_ms < 0) rp_client_wait_for(c, c->silence_ms);
+    if (c->state == RTPUSH_CLIENT_OPEN && c->away_ms < 0 && !c->is_changed) rp_client_wait_for(c, c->silence_ms);
 }
 
 // Says a close frame (RFC 6455 §7.1.7), and is lost.
@@ -11483,6 +11507,7 @@ static void rp_socket_break(rp_client *c, int close_code, const char *why) {
 static void rp_client_joined(rp_client *c) {
     for (rp_want *want = c->wants; want; want = want->next)
         if (want->is_asked && !want->ref) want->is_joined = true;
+    if (c->transport == RTPUSH_SSE && c->has_cursor && rp_client_next_past(c)) c->is_changed = true, rp_client_wait_for(c, 0);
 }
 
 static void rp_client_subscribe_now(rp_client *c, rp_want *want) {
@@ -11544,6 +11569,7 @@ static const char *rp_envelope_said_answer(rp_client *c, const rp_told *said, bo
         if (!rp_told_cursor(said->cursor, &cursor)) return "an ack of a subscribe without a cursor";
         want->is_joined = true;
         want->since[0] = 0;
+        rp_want_set(want, &cursor);
         return NULL;
     }
     rp_parcel *parcel = rp_parcel_by_ref(c, ref);
@@ -11777,22 +11803,16 @@ static const char *rp_poll_read_items(rp_client *c, rtpush_slice list, size_t si
 // The past of one topic: it moves that one's place only.
 static const char *rp_poll_read_past(rp_client *c, const rp_told *said, const rtpush_cursor *to) {
     rp_want *want = c->catching;
-    rtpush_cursor kept = c->cursor;
-    bool had = c->has_cursor, was_stale = c->is_stale;
-    c->has_cursor = c->is_stale = false;
-    if (want->ahead) c->cursor = kept, c->cursor.seq = want->ahead, c->has_cursor = true;
+    c->is_past = true;
     const char *wrong = rp_poll_read_items(c, said->messages, SIZE_MAX);
-    bool is_same = had && !strcmp(kept.epoch, to->epoch);
-    c->cursor = had ? kept : *to;
-    c->has_cursor = true;
-    c->is_stale = was_stale;
-    for (want = c->wants; want && want != c->catching;) want = want->next;
-    if (wrong || !want) return wrong;
-    want->ahead = is_same ? to->seq : 0;
+    c->is_past = false;
+    if (wrong || rp_client_is_over(c) || c->catching != want) return wrong;
+    rp_want_set(want, to);
     rp_cursor_write(want->since, to->epoch, to->seq);
     if (said->more.data && rp_slice_equals(said->more, "true")) return NULL;
     want->is_joined = true;
     want->since[0] = 0;
+    if (!c->has_cursor) rp_client_advance(c, to); // there is nothing else to read yet
     return NULL;
 }
 
@@ -11940,10 +11960,12 @@ static bool rp_client_follow(rp_client *c, const rtpush_head *head) {
         rp_buf_rewind(&c->token);
         rp_buf_rewind(&c->query);
     }
+    rtpush_slice tail = rp_slice(c->base.data + c->base.size, c->url.path.size - c->base.size); // the topic: if it is the end of the new path too,
+    bool is_kept = url.path.size >= tail.size && !memcmp(url.path.data + url.path.size - tail.size, tail.data, tail.size);
+    c->base = rp_slice(url.path.data, url.path.size - (is_kept ? tail.size : 0)); // the others lie beside it
     rp_buf_free(mem, &c->location);
     c->location = text;
     c->url = url;
-    c->base = url.path;
     c->redirected++;
     rp_exchange_stop(c->hub, &c->read);
     rp_client_begin(c);
@@ -12024,6 +12046,7 @@ static void rp_client_tick(rtpush_hub *hub, rp_timer *timer) {
     rp_client *c = RP_OWNER(rp_client, timer, timer);
     uint64_t now = hub->wheel.now;
     while (c->parcels && now >= c->parcels->began + (uint64_t)c->desc.publish_ms) rp_parcel_end(c, c->parcels, 0, RTPUSH_E_UNAVAILABLE);
+    if (rp_client_is_over(c)) return;
     if (c->post_due && now >= c->post_due) {
         rp_exchange_stop(hub, &c->post);
         rp_post_again(c, -1);

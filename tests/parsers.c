@@ -1206,10 +1206,74 @@ static void match_tests(void) {
     end_of("matches_as_the_lists_of_segments_do__protocol_1");
 }
 
+// --- an answer's head, as a client reads it ---
+
+typedef struct answer_vector {
+    const char *name, *text;
+    ptrdiff_t say; // 0: the whole text is the head; else the verdict
+} answer_vector;
+
+static const answer_vector answer_vectors[] = {
+    {"answer_plain__rfc9112_4", "HTTP/1.1 200 OK\r\n\r\n", 0},
+    {"answer_without_reason__rfc9112_4", "HTTP/1.1 204 \r\n\r\n", 0},
+    {"answer_without_the_space_behind_the_status", "HTTP/1.1 204\r\n\r\n", 0},
+    {"answer_of_http10", "HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\n", 0},
+    {"answer_reason_of_any_bytes", "HTTP/1.1 404 \xe4\xf6\t!\r\n\r\n", 0},
+    {"answer_without_host_is_none_of_its_business", "HTTP/1.1 200 OK\r\nServer: x\r\n\r\n", 0},
+    {"answer_101", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: x, upgrade\r\n\r\n", 0},
+    {"answer_in_lower_case", "http/1.1 200 OK\r\n\r\n", -400},
+    {"answer_of_http2", "HTTP/2.0 200 OK\r\n\r\n", -400},
+    {"answer_two_digits", "HTTP/1.1 20 OK\r\n\r\n", -400},
+    {"answer_four_digits", "HTTP/1.1 2000 OK\r\n\r\n", -400},
+    {"answer_status_99", "HTTP/1.1 099 X\r\n\r\n", -400},
+    {"answer_status_600", "HTTP/1.1 600 X\r\n\r\n", -400},
+    {"answer_status_with_a_sign", "HTTP/1.1 +20 X\r\n\r\n", -400},
+    {"answer_two_spaces", "HTTP/1.1  200 OK\r\n\r\n", -400},
+    {"answer_leading_line_end", "\r\nHTTP/1.1 200 OK\r\n\r\n", -400},
+    {"answer_bare_lf__rfc9112_2_2", "HTTP/1.1 200 OK\n\n", -400},
+    {"answer_nul_in_a_value", "HTTP/1.1 200 OK\r\nA: b\1c\r\n\r\n", -400},
+    {"answer_folded__rfc9112_5_2", "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", -400},
+    {"answer_space_before_the_colon__rfc9112_5_1", "HTTP/1.1 200 OK\r\nA : b\r\n\r\n", -400},
+    {"answer_no_colon", "HTTP/1.1 200 OK\r\nAb\r\n\r\n", -400},
+    {"answer_two_lengths__rfc9112_6_3", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", -400},
+    {"answer_length_and_chunked__rfc9112_6_3", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", -400},
+    {"answer_length_negative", "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", -400},
+    {"answer_length_of_2_pow_63", "HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775808\r\n\r\n", -400},
+    {"answer_chunked_in_http10__rfc9112_6_1", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", -400},
+    {"answer_gzip_chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", -501},
+    {"answer_garbage_is_seen_early", "SSH-2.0-OpenSSH", -400},
+};
+
+static void answer_tests(void) {
+    static rtpush_head h;
+    for (size_t i = 0; i < sizeof answer_vectors / sizeof *answer_vectors; i++) {
+        const answer_vector *v = &answer_vectors[i];
+        size_t size = strlen(v->text);
+        ptrdiff_t got = rtpush_parse_answer(&h, (const char *)at_end(v->text, size), size, 0, 0);
+        if (got != (v->say ? v->say : (ptrdiff_t)size)) wrong("the verdict is %ld", (long)got);
+        for (size_t n = 0; n < size; n++) {
+            ptrdiff_t part = rtpush_parse_answer(&h, (const char *)at_end(v->text, n), n, 0, 0);
+            if (part > 0 || (part && part != v->say)) wrong("%ld after %zu bytes", (long)part, n);
+        }
+        end_of(v->name);
+    }
+    const char *text = answer_vectors[6].text;
+    EXPECT(rtpush_parse_answer(&h, text, strlen(text), 0, 0) > 0 && h.wants_websocket && h.status == 101 && h.count == 2);
+    text = "HTTP/1.0 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    EXPECT(rtpush_parse_answer(&h, text, strlen(text), 0, 0) > 0 && !h.wants_websocket && !h.keep_alive);
+    text = "HTTP/1.1 200 OK\r\nContent-Length: 12\r\nConnection: close\r\n\r\n";
+    EXPECT(rtpush_parse_answer(&h, text, strlen(text), 0, 0) > 0 && h.has_length && h.length == 12 && !h.keep_alive && !h.is_chunked);
+    end_of("answer_fields_say_where_it_ends");
+    text = "HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\n\r\n";
+    EXPECT(rtpush_parse_answer(&h, text, strlen(text), 0, 1) == -431 && rtpush_parse_answer(&h, text, strlen(text), 20, 0) == -431);
+    end_of("answer_limits");
+}
+
 int main(void) {
     setvbuf(stdout, NULL, _IOLBF, 0);
     make_room();
     head_tests();
+    answer_tests();
     chunked_tests();
     frame_tests();
     frame_refusal_tests();
