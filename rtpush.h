@@ -1,5 +1,6 @@
 // rtpush: real-time push for C in one file. One log, four ways to read it: WebSocket, server-sent events, long
-// polling, short polling; with history, resume, presence and drain. Public domain (UNLICENSE).
+// polling, short polling; with history, resume, presence, drain, TLS, and a client in C and one for browsers. Public
+// domain (UNLICENSE).
 //
 // ============================================================================
 // >>manual  what it is, how to use it, what it promises
@@ -36,8 +37,8 @@
 //
 // WHAT IT DOES NOT DO
 //
-//     TLS (yet: put a proxy in front), HTTP/2 and 3 (a proxy does that), compression, templating, a JSON document
-//     model, Windows. The history is in memory: a restart begins a new epoch and every reader hears of a gap.
+//     HTTP/2 and 3 (a proxy does that), compression, templating, a JSON document model, Windows. The history is in
+//     memory: a restart begins a new epoch and every reader hears of a gap.
 //
 // CONTENTS (grep -n '^// >>' finds them)
 //
@@ -134,6 +135,34 @@
 //     is handled, `reader` flushes: it walks the entries of each marked topic, and all who are level get the same bytes
 //     (`spell`: made once), with their own in one send (`conn`). What is no longer to be kept goes after that.
 //
+// THE CLIENT (examples/follow.c; tools/rtcat.c is a program around it)
+//
+//     rtpush_client_desc desc = { .url = "http://host/live/chat/general", .since = "-10", .on_message = on_message };
+//     rtpush_client client = rtpush_connect(hub, &desc);        any hub; one without desc.listen is only the loop
+//
+//     It tries WebSocket, SSE, long and short polling in that order. One that is not let through is passed over for
+//     remember_ms once a later one has worked. When its connection ends it waits (a random time below backoff_ms,
+//     doubled each time up to backoff_max_ms; or what the server said) and goes on from its cursor, on whatever
+//     transport: each message comes once and in order, or on_gap tells what is lost. Publishes are kept and sent again
+//     under one idempotency key until they are answered. A stream that is silent for twice its heartbeat is lost.
+//     tools/rtpush.js does the same in a page; the server has it at /rtpush.js.
+//
+//     It also reads any WebSocket (RTPUSH_SERVER_WEBSOCKET) and any event stream (RTPUSH_SERVER_EVENTS). It believes
+//     nothing that a server says: answers, frames, JSON and cursors are read as strictly as the server reads a client,
+//     within message_max; what breaks the protocol ends the connection with RTPUSH_E_PROTOCOL and a sentence. A redirect
+//     is refused unless desc.redirects says otherwise; where it leads to another host, token and headers stay behind.
+//     Names are looked up by a thread of their own, so that the loop does not wait (with RTPUSH_NO_THREADS it does).
+//
+// TLS (RTPUSH_OPENSSL and -lssl -lcrypto; OpenSSL 3 or 1.1.1)
+//
+//     rtpush_tls(hub, &(rtpush_tls_desc){ .cert = "chain.pem", .key = "key.pem" });
+//     rtpush_listen(hub, "https://0.0.0.0:8443", NULL);          rtpush_tls_reload(hub) when the files have changed
+//
+//     TLS 1.2 and 1.3, SNI over several certificates, ALPN http/1.1, resumption by tickets, no renegotiation, client
+//     certificates if asked for. The handshake is within header_timeout_ms. A client checks the certificate and its name
+//     against the system's authorities or desc.ca; only desc.insecure, so named, does not. OpenSSL reads and writes
+//     through rtpush_sys, so kernel TLS is not used.
+//
 // LIMITS (in desc; what happens is the answer a client sees)
 //
 //     head_max 16 KiB, headers_max 64       431            message_max 1 MiB                 1009, 413
@@ -177,6 +206,7 @@
 // COMPILE-TIME OPTIONS
 //
 //     RTPUSH_IMPLEMENTATION   the code, in one file        RTPUSH_PARSERS_ONLY    only the parsers
+//     RTPUSH_OPENSSL          with TLS                     RTPUSH_NO_CLIENT       without the C client
 //     RTPUSH_STATIC           all of it static             RTPUSH_NO_THREADS      no lock; then nothing from other threads
 //     RTPUSH_DEF              what public functions are    RTPUSH_DEBUG           check everything after each turn (slow)
 //     RTPUSH_REALLOC, RTPUSH_FREE   the default allocator  RTPUSH_ASSERT          what RTPUSH_DEBUG calls
