@@ -26,8 +26,6 @@ declare namespace rtpush {
     wait?: number;
     /** Between two short polls; ms. */
     interval?: number;
-    /** The server's sse_heartbeat_ms. */
-    sseHeartbeat?: number;
     /** How long a transport that failed twice is passed over; ms. */
     remember?: number;
     /** How long a publish is tried; below the two minutes for which the server knows its key; ms. */

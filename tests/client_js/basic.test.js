@@ -121,7 +121,7 @@ for (const transport of ALL) {
   });
 }
 
-for (const transport of ['longpoll', 'websocket']) {
+for (const transport of ['longpoll', 'sse', 'websocket']) {
   test(`${transport}_ephemeral_messages_arrive`, async (t) => {
     const { d, proxy } = await setup(t);
     const live = client(t, proxy.url, { transports: [transport] });
@@ -137,3 +137,39 @@ for (const transport of ['longpoll', 'websocket']) {
     assert.deepEqual(got, numbers(10).map((n) => `x${n}`));
   });
 }
+
+test('sse_an_ephemeral_message_with_an_event_and_json_of_more_lines', async (t) => {
+  const { d, proxy } = await setup(t);
+  const live = client(t, proxy.url, { transports: ['sse'] });
+  const got = [];
+  await live.subscribe('a/*', (m) => got.push(m)).ready;
+  const id = await publish(d.port, 'a/b?ephemeral=1&event=tick', '{"n":\r\n[1,\n2,\rnull]}', { 'Content-Type': 'application/json' });
+  const next = await publish(d.port, 'a/c?event=gap2', 'two\nlines\r\n');
+  await eventually(() => got.length >= 2, 'both');
+  assert.deepEqual(got, [{ id, topic: 'a/b', event: 'tick', data: { n: [1, 2, null] } }, { id: next, topic: 'a/c', event: 'gap2', data: 'two\nlines\r\n' }]);
+  assert.deepEqual([...new Set(proxy.seen)], ['sse'], 'no poll beside it');
+});
+
+test('sse_heartbeats_move_the_cursor_of_a_quiet_topic', async (t) => {
+  const { d, proxy } = await setup(t, '--set', 'sse_heartbeat_ms=200');
+  const live = client(t, proxy.url, { transports: ['sse'] });
+  await live.subscribe('quiet', () => {}).ready;
+  const head = await publish(d.port, 'other', 'x');
+  await eventually(() => live.cursor === head, 'the head');
+});
+
+test('sse_gap_of_an_evicted_past_is_told_before_what_is_left', async (t) => {
+  const { d, proxy } = await setup(t, '--set', 'history=5');
+  const live = client(t, proxy.url, { transports: ['sse'], backoff: 1000, backoffMax: 1000 });
+  await live.subscribe('n', (m) => live.log.events.push(m.data)).ready;
+  await publish(d.port, 'n', '0');
+  await eventually(() => live.log.events.length === 1, 'the first');
+  const from = live.cursor;
+  proxy.refused.add('sse');
+  proxy.cut();
+  const ids = [];
+  for (let n = 1; n <= 9; n++) ids.push(await publish(d.port, 'n', `${n}`));
+  proxy.refused.clear();
+  await eventually(() => live.log.events.length >= 7, 'the rest');
+  assert.deepEqual(live.log.events, ['0', { from, to: ids[3], reason: 'evicted', topic: undefined }, '5', '6', '7', '8', '9']);
+});

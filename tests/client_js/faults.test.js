@@ -93,20 +93,59 @@ test('a_server_that_is_away_teaches_nothing', async (t) => {
   assert.equal(live.log.gaps.length, 0);
 });
 
-test('watchdog_a_stalled_connection_is_replaced_after_two_heartbeats', async (t) => {
-  const { d, proxy } = await setup(t, '--set', 'heartbeat_ms=300');
-  const live = client(t, proxy.url, { firstByte: 500 });
+for (const [transport, beat] of [['websocket', 'heartbeat_ms'], ['sse', 'sse_heartbeat_ms']]) {
+  test(`watchdog_a_stalled_${transport}_is_replaced_after_two_heartbeats`, async (t) => {
+    const { d, proxy } = await setup(t, '--set', `${beat}=300`);
+    const live = client(t, proxy.url, { firstByte: 500, transports: [transport] });
+    const got = [];
+    await live.subscribe('n', (m) => got.push(m.data)).ready;
+    await sleep(900);
+    assert.equal(live.log.states.filter((s) => s === `open ${transport}`).length, 1, 'heartbeats keep it');
+    proxy.isStalled = true;
+    const begin = Date.now();
+    await publish(d.port, 'n', 'x');
+    setTimeout(() => { proxy.isStalled = false; }, 900);
+    await eventually(() => got.length, 'x');
+    assert.ok(Date.now() - begin < 5000);
+    assert.deepEqual(got, ['x']);
+  });
+}
+
+test('a_better_transport_is_tried_beside_the_current_one__which_goes_on_if_that_fails', async (t) => {
+  const { d, proxy } = await setup(t);
+  proxy.refused.add('websocket');
+  const live = client(t, proxy.url, { remember: 300 });
   const got = [];
   await live.subscribe('n', (m) => got.push(m.data)).ready;
-  await sleep(900);
-  assert.equal(live.log.states.filter((s) => s === 'open websocket').length, 1, 'heartbeats keep it');
-  proxy.isStalled = true;
-  const begin = Date.now();
-  await publish(d.port, 'n', 'x');
-  setTimeout(() => { proxy.isStalled = false; }, 900);
-  await eventually(() => got.length, 'x');
-  assert.ok(Date.now() - begin < 5000);
-  assert.deepEqual(got, ['x']);
+  live.log.states.length = 0;
+  const tries = () => proxy.seen.filter((k) => k === 'websocket').length, before = tries();
+  let n = 0;
+  const publishing = async (end) => { while (!end()) { await publish(d.port, n % 2 ? 'n?ephemeral=1' : 'n', `${n++}`); await sleep(5); } };
+  await publishing(() => tries() >= before + 2);
+  assert.deepEqual(live.log.states, [], 'nothing seen of the failures');
+  proxy.refused.clear();
+  await publishing(() => live.transport === 'websocket');
+  await publish(d.port, 'n', `${n++}`);
+  await eventually(() => got.at(-1) === `${n - 1}`, 'the last');
+  assert.deepEqual(got, numbers(n));
+  assert.deepEqual(live.log.states, ['open websocket']);
+  assert.equal(proxy.seen.filter((k) => k === 'sse').length, 1);
+});
+
+test('a_subscription_while_a_better_transport_is_tried_is_not_lost', async (t) => {
+  const { d, proxy } = await setup(t);
+  proxy.refused.add('websocket');
+  const live = client(t, proxy.url, { remember: 100, transports: ['websocket', 'longpoll'], firstByte: 60000 });
+  const got = [];
+  await live.subscribe('a', (m) => got.push(m.data)).ready;
+  proxy.refused.clear();
+  proxy.silent = new Set(['websocket']);
+  const tries = () => proxy.seen.filter((k) => k === 'websocket').length, before = tries();
+  await eventually(() => tries() > before, 'the rival');
+  await live.subscribe('b', (m) => got.push(m.data)).ready;
+  proxy.silent.clear();
+  for (let n = 0; live.transport !== 'websocket' || got.length < n; n++) { await publish(d.port, 'b', `${n}`); await eventually(() => got.length > n, `${n}`); }
+  assert.deepEqual(got, numbers(got.length));
 });
 
 test('publish_by_all_kinds_of_data__and_refusals', async (t) => {
