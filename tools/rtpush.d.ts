@@ -1,4 +1,12 @@
-// Types of rtpush.js. Public domain (UNLICENSE).
+// Types of rtpush.js. Public domain (UNLICENSE). As a script's global, by /// <reference path="rtpush.d.ts"/>; by
+// import rtpush from "./rtpush.js"; and after import "/rtpush.js" as window.rtpush.
+export = rtpush;
+export as namespace rtpush;
+
+declare global {
+  interface Window { rtpush: typeof rtpush }
+}
+
 declare namespace rtpush {
   type Transport = "websocket" | "sse" | "longpoll" | "shortpoll";
   type State = "idle" | "connecting" | "open" | "waiting" | "paused" | "closed";
@@ -59,7 +67,7 @@ declare namespace rtpush {
     subscribe<T = any>(topic: string, fn: (m: Message<T>) => void, options?: { since?: string | number }): Unsubscribe;
     presence(topic: string, fn: (p: Presence) => void): Unsubscribe;
     /** Gives the id. Sent as often as it takes, with one key. */
-    publish(topic: string, data: unknown, options?: { event?: string; ephemeral?: boolean; key?: string }): Promise<string>;
+    publish(topic: string, data?: unknown, options?: { event?: string; ephemeral?: boolean; key?: string }): Promise<string>;
     on(name: "gap", fn: (gap: Gap) => void): () => void;
     on(name: "state", fn: (state: State, detail: { transport: string; delay?: number }) => void): () => void;
     on(name: "error", fn: (error: Failure) => void): () => void;
@@ -67,3 +75,4 @@ declare namespace rtpush {
   }
 }
 declare function rtpush(url?: string, options?: rtpush.Options): rtpush.Live;
+declare namespace rtpush { export { rtpush } }
