@@ -253,15 +253,15 @@ test('close_leaves_no_timer__the_process_ends_by_itself', async (t) => {
   for (const transport of ['websocket', 'sse', 'longpoll', 'shortpoll']) {
     const code = `const { rtpush, WebSocket } = require(${JSON.stringify(path.join(__dirname, 'lib.js'))});
       const live = rtpush('http://127.0.0.1:${d.port}/live', { WebSocket, transports: ['${transport}'] });
-      live.subscribe('n', () => {}).ready.then(() => live.publish('n', 'x')).then(() => { live.close(); console.log('closed'); });`;
+      live.subscribe('n', () => {}).ready.then(() => live.publish('n', 'x')).then(() => { live.close(); const end = Date.now(); process.on('exit', () => console.log(Date.now() - end)); });`;
     const child = spawn(process.execPath, ['-e', code], { stdio: ['ignore', 'pipe', 'inherit'] });
     let out = '';
     child.stdout.on('data', (x) => { out += x; });
-    const begin = Date.now(), late = setTimeout(() => child.kill('SIGKILL'), 10000);
+    const late = setTimeout(() => child.kill('SIGKILL'), 30000);
     const [exit] = await require('node:events').once(child, 'close');
     clearTimeout(late);
-    assert.deepEqual([out.trim(), exit], ['closed', 0], transport);
-    assert.ok(Date.now() - begin < 6000, `${transport}: ${Date.now() - begin} ms`); // fetch's idle connections are Node's
+    assert.equal(exit, 0, transport);
+    assert.ok(out && +out < 6000, `${transport}: ${out} ms`); // fetch's idle connections are Node's
   }
 });
 
