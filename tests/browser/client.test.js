@@ -267,6 +267,35 @@ describe('tabs', { concurrency: 2 }, () => {
     }
   });
 
+  for (const name of ['websocket', 'sse']) {
+    it(`a_restart_of_the_server_under_tabs_that_share_${name}__each_is_told_of_one_gap_before_what_follows`, async t => {
+      const { d, proxy } = await setup(t), those = await tabs(browser), all = [];
+      t.after(() => those.close());
+      for (let i = 0; i < 3; i++) all.push(await those.open(address(proxy, { transports: [name] })));
+      for (const one of all) await one.waitForFunction(() => live.state === 'open' && ready.then(() => true));
+      for (const n of numbers(3)) await publish(d.port, n);
+      for (const one of all) await has(one, 3);
+      const leads = await Promise.all(all.map(isLeader)), frozen = all.find((one, i) => !leads[i]);
+      await those.front(all[leads.indexOf(true)]);
+      await frozen.waitForFunction(() => document.visibilityState === 'hidden');
+      await frozen.freeze(true);
+      d.process.kill('SIGKILL');
+      await d.exit;
+      d.over = d.exit = { code: 0, signal: null };
+      const e = await daemon(t);
+      for (const n of numbers(3, 3)) await publish(e.port, n);
+      proxy.target = e.port;
+      proxy.cut();
+      for (const one of all) if (one !== frozen) await has(one, 7);
+      for (const n of numbers(3, 6)) await publish(e.port, n);
+      await frozen.freeze(false);
+      for (const one of all) {
+        await has(one, 10);
+        assert.deepEqual(await values(one), [...numbers(3), 'gap epoch', ...numbers(6, 3)]);
+      }
+    });
+  }
+
   for (const [name, options, kind] of [['share_one_stream', {}, 'sse'], ['that_cannot_share_poll_now_and_then', { locks: null }, 'shortpoll']]) {
     it(`eight_tabs_without_websocket_${name}__and_the_site_does_not_freeze`, async t => {
       const { d, proxy } = await setup(t), those = await tabs(browser), all = [];
@@ -400,7 +429,7 @@ describe('chat', () => {
     const faults = [() => proxy.cut(), async () => { proxy.stall(true); await sleep(1000); proxy.stall(false); },
       async () => { proxy.refused = new Set([...ALL, 'post']); proxy.cut(); await sleep(700); proxy.refused.clear(); },
       async () => { await page.context().setOffline(true); proxy.cut(); await sleep(500); await page.context().setOffline(false); }];
-    for (const n of numbers(12)) {
+    for (const n of numbers(8)) {
       const [name, text] = n % 3 ? ['Bob', `Bob says ${n}`] : ['Ann', `Ann says ${n}`];
       expected.push(text);
       if (name === 'Ann') {
