@@ -239,6 +239,37 @@ async function hidden(t, proxy, name) {
   return { page, other, those };
 }
 
+describe('publishing', { concurrency: 2 }, () => {
+  for (const name of ['websocket', 'sse']) {
+    it(`what_a_page_publishes_on_${name}_through_cuts_and_refusals_arrives_once_and_in_order`, async t => {
+      const { proxy } = await setup(t), page = await open(t, proxy, { transports: [name] });
+      await page.evaluate(() => {
+        window.ids = [];
+        window.sent = (async () => {
+          for (let n = 0; n < 90; n += 3) {
+            ids.push(...await Promise.all([n, n + 1, n + 2].map(k => live.publish('n', k))));
+            await new Promise(done => setTimeout(done, 60));
+          }
+        })();
+      });
+      let isSent = false, rounds = 0;
+      const sent = page.evaluate(() => sent).then(() => { isSent = true; });
+      for (; !isSent; rounds++) {
+        await sleep(170);
+        if (rounds % 4 === 2) proxy.refused = new Set(ALL.concat('post')); else proxy.refused.clear();
+        proxy.cut();
+      }
+      proxy.refused.clear();
+      await sent;
+      await has(page, 90);
+      assert.deepEqual(await values(page), numbers(90));
+      const ids = (await page.evaluate(() => ids)).map(id => Number(id.slice(9)));
+      assert.deepEqual(ids, numbers(90, 1));
+      assert.ok(rounds > 5, `${rounds}`);
+    });
+  }
+});
+
 // --- tabs that share ---
 
 describe('tabs', { concurrency: 2 }, () => {
@@ -405,7 +436,7 @@ function check(all, topics, ids, told) {
   told.idle += gaps.length - used.size;
 }
 
-describe('faults at random', () => {
+describe('faults at random', { concurrency: 2 }, () => {
   const seconds = Number(process.env.FAULT_SECONDS || 20);
   it('nothing_is_lost_doubled_or_out_of_order_and_no_gap_is_told', async t => {
     assert.deepEqual(await faultRun(t, { seconds, history: 100000, longest: 2000 }), { lost: 0, doubled: 0, disordered: 0, gaps: 0, jumps: 0, silent: 0, idle: 0 });
