@@ -72,6 +72,7 @@ class Transport {
   // What the envelope says, by either.
   told(m) {
     const { live, link } = this;
+    link.alive(this);
     if (m.type === "message" || m.type === "gap") live.take([m], "");
     else if (m.type === "heartbeat") live.take([], m.cursor);
     else if (m.type === "reconnect") link.lost(this, { delay: m.after });
@@ -79,7 +80,7 @@ class Transport {
       this.limit = 2 * m.heartbeat;
       if (!live.cursor) live.take([], m.cursor);
       link.opened(this);
-    }
+    } else if (this.refs) this.answered(m);
   }
 
   hasOtherTopics() {
@@ -106,7 +107,7 @@ class Socket extends Transport {
     this.ws = new live.options.WebSocket(url, ["rtpush.v1"]);
     this.limitFirst();
     this.ws.onopen = () => { if (token !== undefined) this.say({ type: "auth", token }); };
-    this.ws.onmessage = (e) => { if (!this.isDead) this.read(JSON.parse(e.data)); };
+    this.ws.onmessage = (e) => { if (!this.isDead) this.told(JSON.parse(e.data)); };
     this.ws.onerror = () => {};
     return new Promise((ended) => { this.ws.onclose = (e) => ended(this.closed(e)); });
   }
@@ -114,12 +115,6 @@ class Socket extends Transport {
   say(o, answer) {
     if (answer) this.refs.set(o.ref = ++this.ref, answer);
     this.ws.send(JSON.stringify(o));
-  }
-
-  read(m) {
-    this.link.alive(this);
-    if (m.type === "ack" || m.type === "error") this.answered(m);
-    else this.told(m);
   }
 
   answered(m) {
@@ -161,7 +156,7 @@ class Poller extends Transport {
   async run() {
     const live = this.live, isLong = this.name === "longpoll";
     while (!this.isDead) {
-      const topics = new Set(live.wanted()), at = live.cursor;
+      const topics = live.wanted(), at = live.cursor;
       if (this.isOpen) for (const topic of topics) live.join(topic, at);
       this.topics = topics;
       this.isAgain = false;
@@ -190,12 +185,12 @@ class Poller extends Transport {
 // SSE with the envelope in it, read by fetch: an EventSource would show neither heartbeats nor refusals, nor send a token.
 class Stream extends Transport {
   async run() {
-    const { live, job } = this, topics = this.topics = new Set(live.wanted());
+    const { live, job } = this, topics = this.topics = live.wanted();
     this.limitFirst();
     const init = await live.init({ Accept: "text/event-stream" });
     const url = live.address(topics, { events: "envelope", since: live.cursor || "latest" });
     const r = await live.options.fetch(url, Object.assign(init, { signal: job.signal }));
-    if (r.status !== 200) throw live.refusalOf(r, await r.text());
+    if (!r.ok) throw live.refusalOf(r, await r.text());
     if (!/^text\/event-stream/.test(r.headers.get("content-type"))) throw refusal("no event stream");
     const reader = r.body.getReader(), decoder = new TextDecoder();
     this.block = {};
@@ -214,7 +209,7 @@ class Stream extends Transport {
 
   // A block without data is a heartbeat: its id says how far all has come.
   line(line) {
-    const [, field, value] = /^(\w+): ?(.*)/.exec(line) || [], { id, event, data } = this.block;
+    const [, field, value] = /^(\w+): ?([^]*)/.exec(line) || [], { id, event, data } = this.block;
     if (field) this.block[field] = value;
     if (line) return;
     this.block = {};
@@ -245,7 +240,7 @@ class Link {
     else if (!this.timer && !this.isWeeding) this.connect();
   }
 
-  // Until when a transport is passed over; the tab's next page knows it, too.
+  // Until when it is passed over; by the tab's next page, too.
   remember(name, until) {
     this.failed[name] = until;
     try { root.sessionStorage[this.key] = JSON.stringify(this.failed); } catch (e) { /* forbidden */ }
@@ -253,8 +248,7 @@ class Link {
 
   can(name) {
     const o = this.live.options;
-    if (name === "websocket") return !!o.WebSocket;
-    return name === "shortpoll" || !root.document || !!this.live.share || o.share === false;
+    return name === "websocket" ? o.WebSocket : name === "shortpoll" || !root.document || this.live.share || o.share === false;
   }
 
   connect() {
@@ -309,11 +303,11 @@ class Link {
   }
 
   strike(name) {
-    const until = this.failed[name], now = Date.now(), { remember } = this.live.options;
-    if (!(until > now)) this.remember(name, now + (until ? remember : Math.min(remember, 15000)));
+    const until = this.failed[name], { remember } = this.live.options;
+    if (!(until > Date.now())) this.remember(name, Date.now() + (until ? remember : Math.min(remember, 15000)));
   }
 
-  // What is above the current one is tried again beside it, which is closed when that works.
+  // What is above the current one is tried again beside it.
   planProbe() {
     const all = this.live.options.transports, above = all.slice(0, all.indexOf(this.current.name)).filter((name) => this.can(name));
     const until = (name) => this.failed[name] || 0, next = above.sort((a, b) => until(a) - until(b))[0];
@@ -342,7 +336,7 @@ class Link {
   }
 
   lost(t, why) {
-    const error = why || {}, live = this.live, index = this.index;
+    const { live, index } = this, error = why || {};
     if (t.isDead) return;
     if (t === this.rival) {
       this.strike(t.name);
@@ -367,6 +361,7 @@ class Link {
     live.pump();
   }
 
+  // A refusal does not say which topic it means: each is asked for alone.
   async weed(error) {
     const live = this.live;
     let found = false;
@@ -382,6 +377,7 @@ class Link {
     else if (!live.isPaused) this.update();
   }
 
+  // It may be worth trying now. isSure: the connection is dead.
   poke(isSure) {
     const t = this.current;
     if (this.timer && !this.isObeying) this.connect();
@@ -607,8 +603,7 @@ class Live {
     this.listen("removeEventListener");
     this.link.stop();
     if (this.share) this.share.close();
-    for (const timer of this.timers) clearTimeout(timer);
-    this.timers.clear();
+    for (const timer of this.timers) this.cancel(timer);
     this.topics.clear();
     for (const p of this.outbox.splice(0)) p.reject(refusal("closed"));
     this.setState("closed");
@@ -643,8 +638,7 @@ class Live {
     for (const fn of [...this.listeners[name]]) this.call(fn, ...args);
   }
 
-  setState(state, detail) {
-    const { transport = "", delay } = detail || {};
+  setState(state, { transport = "", delay } = {}) {
     if (state === this.state && transport === this.transport && delay === undefined) return;
     Object.assign(this, { state, transport });
     this.emit("state", state, { transport, delay });

@@ -144,9 +144,9 @@ test('sse_an_ephemeral_message_with_an_event_and_json_of_more_lines', async (t) 
   const got = [];
   await live.subscribe('a/*', (m) => got.push(m)).ready;
   const id = await publish(d.port, 'a/b?ephemeral=1&event=tick', '{"n":\r\n[1,\n2,\rnull]}', { 'Content-Type': 'application/json' });
-  const next = await publish(d.port, 'a/c?event=gap2', 'two\nlines\r\n');
+  const next = await publish(d.port, 'a/c?event=gap2', 'two\nlines\r\n\u2028\u2029\u0085\u0000');
   await eventually(() => got.length >= 2, 'both');
-  assert.deepEqual(got, [{ id, topic: 'a/b', event: 'tick', data: { n: [1, 2, null] } }, { id: next, topic: 'a/c', event: 'gap2', data: 'two\nlines\r\n' }]);
+  assert.deepEqual(got, [{ id, topic: 'a/b', event: 'tick', data: { n: [1, 2, null] } }, { id: next, topic: 'a/c', event: 'gap2', data: 'two\nlines\r\n\u2028\u2029\u0085\u0000' }]);
   assert.deepEqual([...new Set(proxy.seen)], ['sse'], 'no poll beside it');
 });
 
