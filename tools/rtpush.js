@@ -21,8 +21,6 @@ const DEFAULTS = {
   firstByte: 5000, timeout: 10000, wait: 25, interval: 3000,
 };
 
-const FOLLOW_SILENCE = 60000;
-
 // Is cursor a at or before b, of one epoch? A seq has 64 bits, so it is compared as text.
 function isBehind(a, b) {
   const [epoch, x] = a.split("-"), [other, y] = b.split("-");
@@ -200,10 +198,7 @@ class Stream extends Transport {
       this.link.alive(this);
       const lines = (rest + decoder.decode(value, { stream: true })).split(/\r?\n/);
       rest = lines.pop();
-      for (const line of lines) {
-        if (this.isDead) return;
-        this.line(line);
-      }
+      for (const line of lines) this.isDead || this.line(line);
     }
   }
 
@@ -218,12 +213,11 @@ class Stream extends Transport {
   }
 
   update() {
-    if (this.hasOtherTopics()) this.link.again();
+    if (this.hasOtherTopics()) this.isOpen ? this.link.challenge("sse") : this.link.again();
   }
 }
 
-// A round goes down the list; if nothing works, the server is away: learn nothing. If a lower one works, those above
-// are passed over.
+// A round goes down the list. If nothing works, the server is away; if a lower one works, those above are passed over.
 class Link {
   constructor(live) {
     Object.assign(this, { live, current: null, list: [], index: 0, tries: 0, denied: 0, failed: {}, key: `rtpush ${live.url}` });
@@ -234,7 +228,10 @@ class Link {
     const live = this.live, wanted = live.wanted();
     for (const topic of live.joined.keys()) if (!wanted.has(topic)) live.joined.delete(topic);
     if (live.isPaused) return;
-    if (!wanted.size && !(this.current instanceof Socket)) { this.stop(); live.setState("idle"); return; }
+    if (!wanted.size && !(this.current instanceof Socket)) {
+      this.stop();
+      return live.setState("idle");
+    }
     if (this.rival) this.giveUpRival();
     if (this.current) this.current.update();
     else if (!this.timer && !this.isWeeding) this.connect();
@@ -260,7 +257,7 @@ class Link {
       this.list = able.filter((name) => !(this.failed[name] > Date.now()));
       if (!this.list.length) this.list = able;
     }
-    if (!this.list.length) { live.fail(refusal("no transport works in this browser")); return; }
+    if (!this.list.length) return live.fail(refusal("no transport works here"));
     if (live.cursor && !live.hasBegun) for (const topic of live.wanted()) live.join(topic, live.cursor);
     const name = this.list[this.index];
     live.setState("connecting", { transport: name });
@@ -312,7 +309,12 @@ class Link {
     const all = this.live.options.transports, above = all.slice(0, all.indexOf(this.current.name)).filter((name) => this.can(name));
     const until = (name) => this.failed[name] || 0, next = above.sort((a, b) => until(a) - until(b))[0];
     this.live.cancel(this.probeTimer);
-    if (next) this.probeTimer = this.live.later(() => { this.rival = this.make(next); }, Math.max(until(next) - Date.now(), 1000));
+    if (next) this.probeTimer = this.live.later(() => this.challenge(next), Math.max(until(next) - Date.now(), 1000));
+  }
+
+  challenge(name) {
+    this.live.cancel(this.probeTimer);
+    this.rival = this.make(name);
   }
 
   giveUpRival() {
@@ -339,9 +341,9 @@ class Link {
     const { live, index } = this, error = why || {};
     if (t.isDead) return;
     if (t === this.rival) {
+      if (t.name === this.current.name) return this.again();
       this.strike(t.name);
-      this.giveUpRival();
-      return;
+      return this.giveUpRival();
     }
     this.stop();
     if (error.status === 401 && (!live.options.token || ++this.denied > 1)) error.isFatal = true;
@@ -413,7 +415,7 @@ class Share {
   stand(steal) {
     const abort = new AbortController();
     const hold = () => new Promise((release) => {
-      if (this.abort !== abort) { release(); return; }
+      if (this.abort !== abort) return release();
       this.release = release;
       this.lead();
     });
@@ -534,13 +536,14 @@ class Share {
     this.isCatching = false;
   }
 
+  // A silent leader is asked, then replaced.
   guard() {
     const live = this.live, now = Date.now();
-    if (!this.isLeader && !live.isPaused && now - this.heard > FOLLOW_SILENCE) {
+    if (!this.isLeader && !live.isPaused && now - this.heard > 60000) {
       this.want("who");
       live.later(() => { if (!this.isLeader && !live.isPaused && this.heard < now) this.abort.abort(), this.stand(true); }, 3000);
     }
-    live.later(() => this.guard(), FOLLOW_SILENCE / 2);
+    live.later(() => this.guard(), 30000);
   }
 }
 
@@ -586,7 +589,7 @@ class Live {
   publish(topic, data, options) {
     const { event, ephemeral, key } = options || {};
     return new Promise((resolve, reject) => {
-      if (this.isClosed) { reject(refusal("closed")); return; }
+      if (this.isClosed) return reject(refusal("closed"));
       this.outbox.push({ topic, data, event, ephemeral, key: key || random(), resolve, reject, tries: 0, first: 0, via: null });
       this.pump();
     });
@@ -672,7 +675,7 @@ class Live {
   }
 
   wake() {
-    if (!this.isPaused) { this.poke(); return; }
+    if (!this.isPaused) return this.poke();
     this.isPaused = false;
     if (this.share) this.share.comeBack();
     else this.link.update();
@@ -760,7 +763,7 @@ class Live {
   tellGap({ from, to, reason, topic }) {
     const text = JSON.stringify([from, to, reason, topic]);
     if (!topic && reason === "epoch") this.isStale = true;
-    if (text === this.lastGap) return;
+    if (text === this.lastGap || (!topic && isBehind(to, this.cursor))) return;
     this.lastGap = text;
     this.emit("gap", { from, to, reason, topic });
   }
@@ -799,7 +802,7 @@ class Live {
         if (!body.more && !isAhead(from, body.cursor)) this.settled(sub, body.cursor);
         else if (!body.more) await this.pause(100);
       } catch (error) {
-        if (isFinal(error, tries)) { this.refused(sub.topic, error); return; }
+        if (isFinal(error, tries)) return this.refused(sub.topic, error);
         await this.pause(this.delayOf(error, tries++));
       }
     }
@@ -838,7 +841,7 @@ class Live {
 
   refusalOf(r, text) {
     let body = {};
-    try { body = JSON.parse(text); } catch (e) { /* a proxy's page */ }
+    try { body = JSON.parse(text); } catch (e) { /* no JSON */ }
     return refusal(body.reason || `HTTP ${r.status}`, { status: r.status, code: body.error,
       delay: r.status === 429 || r.status === 503 ? r.headers.get("retry-after") * 1000 || undefined : undefined });
   }
@@ -884,7 +887,7 @@ class Live {
     for (const p of this.outbox) {
       if (p.via === "post" || this.postTimer) return;
       if (p.via) continue;
-      if (!socket || p.tries || isBytes(p.data)) { this.post(p); return; }
+      if (!socket || p.tries || isBytes(p.data)) return this.post(p);
       if (!socket.isOpen) return;
       p.via = socket;
       p.first = p.first || Date.now();

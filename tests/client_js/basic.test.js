@@ -173,3 +173,27 @@ test('sse_gap_of_an_evicted_past_is_told_before_what_is_left', async (t) => {
   await eventually(() => live.log.events.length >= 7, 'the rest');
   assert.deepEqual(live.log.events, ['0', { from, to: ids[3], reason: 'evicted', topic: undefined }, '5', '6', '7', '8', '9']);
 });
+
+test('sse_a_new_topic_comes_by_a_stream_beside_the_old_one__not_even_an_ephemeral_message_is_lost', async (t) => {
+  const { d, proxy } = await setup(t);
+  const live = client(t, proxy.url, { transports: ['sse'] });
+  const got = [];
+  await live.subscribe('a', (m) => got.push(m.data)).ready;
+  live.log.states.length = 0;
+  let n = 0, isOver = false;
+  const publishing = (async () => { for (; !isOver; n++) { await publish(d.port, 'a?ephemeral=1', `${n}`); await sleep(1); } })();
+  for (const topic of ['b', 'c', 'd', 'e']) {
+    const other = [];
+    const off = live.subscribe(topic, (m) => other.push(m.data));
+    await off.ready;
+    await publish(d.port, topic, topic);
+    await eventually(() => other.length, topic);
+    off();
+  }
+  isOver = true;
+  await publishing;
+  await eventually(() => got.length >= n, 'all');
+  assert.deepEqual(got, numbers(n));
+  assert.deepEqual(live.log.states, []);
+  await eventually(() => [...proxy.pairs].filter((pair) => pair.kind === 'sse').length === 1, 'one stream is left');
+});

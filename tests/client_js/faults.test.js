@@ -339,6 +339,34 @@ test('tabs_share_one_connection__the_leaders_death_costs_no_message', async (t) 
   assert.deepEqual(tabs.flatMap((tab) => tab.log.gaps), []);
 });
 
+test('tabs_a_leader_that_was_behind_tells_gaps_only_to_those_who_missed_something', async (t) => {
+  const { d, proxy } = await setup(t, '--set', 'history=10');
+  const locks = new Locks();
+  const [one, two] = [0, 1].map(() => client(t, proxy.url, { share: true, locks }));
+  const got = [[], []];
+  await one.subscribe('n', (m) => got[0].push(m.data)).ready;
+  await two.subscribe('n', (m) => got[1].push(m.data)).ready;
+  await eventually(() => one.share.isLeader, 'leads');
+  one.sleep(); // the other leads, and this one falls behind by more than the history
+  await eventually(() => two.share.isLeader && two.state === 'open', 'leads');
+  for (const n of numbers(30)) await publish(d.port, 'n', n);
+  await eventually(() => got[1].length >= 30, '30');
+  proxy.target = 1;
+  proxy.cut();
+  one.wake();
+  await sleep(50);
+  two.sleep();
+  await eventually(() => one.share.isLeader, 'leads again');
+  two.wake();
+  await sleep(50);
+  proxy.target = d.port;
+  await publish(d.port, 'n', 'last');
+  await eventually(() => got[0].includes('last') && got[1].includes('last'), 'last');
+  assert.equal(one.log.gaps.length, 1);
+  assert.deepEqual(two.log.gaps, []);
+  assert.deepEqual(got[1], [...numbers(30), 'last']);
+});
+
 test('tabs_a_topic_that_only_a_follower_has', async (t) => {
   const { d, proxy } = await setup(t);
   for (const n of numbers(3)) await publish(d.port, 'b', n);
