@@ -120,7 +120,7 @@ test('a_better_transport_is_tried_beside_the_current_one__which_goes_on_if_that_
   live.log.states.length = 0;
   const tries = () => proxy.seen.filter((k) => k === 'websocket').length, before = tries();
   let n = 0;
-  const publishing = async (end) => { while (!end()) { await publish(d.port, n % 2 ? 'n?ephemeral=1' : 'n', `${n++}`); await sleep(5); } };
+  const publishing = async (end) => { while (!end()) { await publish(d.port, 'n', `${n++}`); await sleep(5); } };
   await publishing(() => tries() >= before + 2);
   assert.deepEqual(live.log.states, [], 'nothing seen of the failures');
   proxy.refused.clear();
@@ -392,4 +392,46 @@ test('tabs_a_topic_that_only_a_follower_has', async (t) => {
     await eventually(() => got.length >= 5, 'again');
     two.close();
   }
+});
+
+// Subscriptions come and go while connections are cut and transports refused: each one's messages have no hole.
+test('tabs_subscriptions_that_come_and_go_through_faults', async (t) => {
+  const seed = Number(process.env.SEED || Date.now() % 1e6), { next, below, pick } = (await lib).random(seed);
+  t.diagnostic(`SEED=${seed}`);
+  const { d, proxy } = await setup(t, '--set', 'history=100000', '--set', 'heartbeat_ms=500', '--set', 'sse_heartbeat_ms=500');
+  const locks = new Locks(), sent = [0, 0, 0], topics = ['t/0', 't/1', 't/2'], all = [];
+  const tabs = [0, 1, 2].map(() => client(t, proxy.url, { remember: 300, firstByte: 1000, share: true, locks }));
+  const subscribe = (tab, pattern, since) => {
+    const one = { pattern, since, got: topics.map(() => []) };
+    one.off = tab.subscribe(pattern, (m) => one.got[topics.indexOf(m.topic)].push(+m.data), { since });
+    all.push(one);
+    return one;
+  };
+  for (const tab of tabs) subscribe(tab, 't/0');
+  let isOver = false;
+  const publishing = topics.map(async (topic, k) => { while (!isOver) { await publish(d.port, topic, `${sent[k]++}`); await sleep(5 + below(15)); } });
+  const breaking = (async () => {
+    for (; !isOver; await sleep(50 + below(300))) {
+      const what = next(), kind = pick(['websocket', 'sse', 'longpoll']);
+      if (what > 0.8) proxy.refused.clear(); else proxy.cut();
+      if (what > 0.5 && what < 0.8) proxy.refused.add(kind);
+    }
+  })();
+  for (let i = 0; i < 20; i++) {
+    await sleep(250);
+    subscribe(pick(tabs), pick(['t/1', 't/2', 't/*']), pick(['earliest', '-5', 'latest', undefined]));
+    if (i % 5 === 4) { const one = all[all.length - 3]; one.off(); one.isOff = true; }
+  }
+  isOver = true;
+  await Promise.all([...publishing, breaking]);
+  proxy.refused.clear();
+  const has = (one, k) => one.pattern === topics[k] || one.pattern === 't/*';
+  await eventually(() => all.every((one) => one.isOff || topics.every((_, k) => !has(one, k) || one.got[k].includes(sent[k] - 1))), 'the last ones', 60000);
+  for (const { got, pattern, since } of all) {
+    for (const list of got.filter((l) => l.length)) {
+      assert.deepEqual(list, list.map((_, i) => list[0] + i), `${pattern} since ${since}`);
+      if (since === 'earliest') assert.equal(list[0], 0);
+    }
+  }
+  assert.deepEqual(tabs.flatMap((tab) => tab.log.gaps), []);
 });
