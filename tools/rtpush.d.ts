@@ -1,4 +1,12 @@
-// Types of rtpush.js. Public domain (UNLICENSE).
+// Types of rtpush.js. Public domain (UNLICENSE). As a script's global, by /// <reference path="rtpush.d.ts"/>; by
+// import rtpush from "./rtpush.js"; and after import "/rtpush.js" as window.rtpush.
+export = rtpush;
+export as namespace rtpush;
+
+declare global {
+  interface Window { rtpush: typeof rtpush }
+}
+
 declare namespace rtpush {
   type Transport = "websocket" | "sse" | "longpoll" | "shortpoll";
   type State = "idle" | "connecting" | "open" | "waiting" | "paused" | "closed";
@@ -26,8 +34,6 @@ declare namespace rtpush {
     wait?: number;
     /** Between two short polls; ms. */
     interval?: number;
-    /** The server's sse_heartbeat_ms. */
-    sseHeartbeat?: number;
     /** How long a transport that failed twice is passed over; ms. */
     remember?: number;
     /** How long a publish is tried; below the two minutes for which the server knows its key; ms. */
@@ -61,7 +67,7 @@ declare namespace rtpush {
     subscribe<T = any>(topic: string, fn: (m: Message<T>) => void, options?: { since?: string | number }): Unsubscribe;
     presence(topic: string, fn: (p: Presence) => void): Unsubscribe;
     /** Gives the id. Sent as often as it takes, with one key. */
-    publish(topic: string, data: unknown, options?: { event?: string; ephemeral?: boolean; key?: string }): Promise<string>;
+    publish(topic: string, data?: unknown, options?: { event?: string; ephemeral?: boolean; key?: string }): Promise<string>;
     on(name: "gap", fn: (gap: Gap) => void): () => void;
     on(name: "state", fn: (state: State, detail: { transport: string; delay?: number }) => void): () => void;
     on(name: "error", fn: (error: Failure) => void): () => void;
@@ -69,3 +75,4 @@ declare namespace rtpush {
   }
 }
 declare function rtpush(url?: string, options?: rtpush.Options): rtpush.Live;
+declare namespace rtpush { export { rtpush } }

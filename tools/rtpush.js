@@ -18,10 +18,8 @@ const DEFAULTS = {
   since: "",
   credentials: "same-origin",
   backoff: 500, backoffMax: 30000, stable: 10000, remember: 300000, publishWithin: 100000,
-  firstByte: 5000, timeout: 10000, wait: 25, interval: 3000, sseHeartbeat: 15000,
+  firstByte: 5000, timeout: 10000, wait: 25, interval: 3000,
 };
-
-const FOLLOW_SILENCE = 60000;
 
 // Is cursor a at or before b, of one epoch? A seq has 64 bits, so it is compared as text.
 function isBehind(a, b) {
@@ -39,10 +37,7 @@ function random() {
 
 const fromBase64 = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 
-function asBytes(data) {
-  if (data instanceof ArrayBuffer) return new Uint8Array(data);
-  return ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : null;
-}
+const isBytes = (data) => data instanceof ArrayBuffer || ArrayBuffer.isView(data);
 
 function matches(pattern, topic) {
   const prefix = pattern.replace(/\*+$/, ""), rest = topic.slice(prefix.length);
@@ -60,47 +55,64 @@ function refusal(reason, more) {
 
 const isFinal = ({ status }, tries) => status < 500 && status !== 429 && (status !== 401 || tries > 2);
 
-// rtpush.v1. Topics that were joined go into the URL, to go on at the cursor; new ones are subscribed to.
-class Socket {
-  constructor(link) {
-    Object.assign(this, { link, live: link.live, name: "websocket", asked: new Set(), refs: new Map(), ref: 0 });
-    this.begin().catch((error) => link.lost(this, { error }));
+// A transport tells its link: alive (bytes came), opened (it works), lost (it is over).
+class Transport {
+  constructor(link, name) {
+    Object.assign(this, { link, live: link.live, name, job: new AbortController() });
+    Promise.resolve().then(() => this.isDead || this.run()).catch((error) => error).then((error) => link.lost(this, error));
   }
 
-  async begin() {
+  // Nothing comes: it does not work here.
+  limitFirst() {
+    this.timer = this.live.later(() => this.isOpen || this.link.lost(this), this.live.options.firstByte);
+  }
+
+  // What the envelope says, by either.
+  told(m) {
+    const { live, link } = this;
+    link.alive(this);
+    if (m.type === "message" || m.type === "gap") live.take([m], "");
+    else if (m.type === "heartbeat") live.take([], m.cursor);
+    else if (m.type === "reconnect") link.lost(this, { delay: m.after });
+    else if (m.type === "hello") {
+      this.limit = 2 * m.heartbeat;
+      if (!live.cursor) live.take([], m.cursor);
+      link.opened(this);
+    } else if (this.refs) this.answered(m);
+  }
+
+  hasOtherTopics() {
+    const wanted = this.live.wanted(), topics = this.topics || wanted;
+    return wanted.size !== topics.size || [...wanted].some((topic) => !topics.has(topic));
+  }
+
+  close() {
+    this.isDead = true;
+    this.live.cancel(this.timer);
+    this.job.abort();
+    if (this.ws) this.ws.close();
+  }
+}
+
+// rtpush.v1. Topics that were joined go into the URL, to go on at the cursor; new ones are subscribed to.
+class Socket extends Transport {
+  async run() {
+    Object.assign(this, { asked: new Set(), refs: new Map(), ref: 0 });
     const live = this.live, token = await live.token();
-    if (this.isDead) return;
+    if (this.isDead) return null;
     for (const topic of live.wanted()) if (live.joined.has(topic)) this.asked.add(topic);
     const url = live.address(this.asked, { since: live.cursor }).replace(/^http/, "ws");
     this.ws = new live.options.WebSocket(url, ["rtpush.v1"]);
-    this.timer = live.later(() => this.isOpen || this.link.lost(this, {}), live.options.firstByte);
-    this.ws.onopen = () => { if (!this.isDead && token !== undefined) this.say({ type: "auth", token }); };
-    this.ws.onmessage = (e) => { if (!this.isDead) this.read(e.data); };
-    this.ws.onclose = (e) => { if (!this.isDead) this.closed(e); };
+    this.limitFirst();
+    this.ws.onopen = () => { if (token !== undefined) this.say({ type: "auth", token }); };
+    this.ws.onmessage = (e) => { if (!this.isDead) this.told(JSON.parse(e.data)); };
     this.ws.onerror = () => {};
+    return new Promise((ended) => { this.ws.onclose = (e) => ended(this.closed(e)); });
   }
 
   say(o, answer) {
     if (answer) this.refs.set(o.ref = ++this.ref, answer);
     this.ws.send(JSON.stringify(o));
-  }
-
-  read(text) {
-    let m;
-    try { m = JSON.parse(text); } catch (e) { return; }
-    this.link.alive(this);
-    if (m.type === "message" || m.type === "gap") this.live.take([m], "");
-    else if (m.type === "heartbeat") this.live.take([], m.cursor);
-    else if (m.type === "ack" || m.type === "error") this.answered(m);
-    else if (m.type === "reconnect") this.link.lost(this, { delay: m.after });
-    else if (m.type === "hello") this.hello(m);
-  }
-
-  hello(m) {
-    this.limit = 2 * m.heartbeat;
-    if (!this.live.cursor) this.live.take([], m.cursor);
-    this.link.opened(this);
-    this.update();
   }
 
   answered(m) {
@@ -114,10 +126,11 @@ class Socket {
     const wanted = this.live.wanted();
     if (!this.isOpen) return;
     for (const topic of this.asked) if (!wanted.has(topic)) this.asked.delete(topic), this.say({ type: "unsubscribe", topic });
-    for (const topic of wanted) if (!this.asked.has(topic)) this.asked.add(topic), this.subscribe(topic);
+    for (const topic of wanted) if (!this.asked.has(topic)) this.subscribe(topic);
   }
 
   subscribe(topic) {
+    this.asked.add(topic);
     this.say({ type: "subscribe", topic }, (m) => m.type === "error" ? this.live.refused(topic, m) : this.live.join(topic, m.cursor));
   }
 
@@ -129,44 +142,19 @@ class Socket {
     if (this.isOpen) this.say({ type: "auth", token }, () => {});
   }
 
-  closed(e) {
-    const retry = /^retry=(\d+)/.exec(e.reason), error = refusal(e.reason || "closed", { code: e.code });
-    if (e.code === 4001) error.status = 401;
-    else if (e.code >= 4000 && e.code < 4100) error.isFatal = true;
-    this.link.lost(this, { error, delay: retry ? +retry[1] : e.code >= 4200 && e.code < 4300 ? 0 : undefined });
-  }
-
-  close() {
-    this.isDead = true;
-    this.live.cancel(this.timer);
-    if (this.ws) this.ws.close();
-  }
-}
-
-// A transport of requests, which end when it is closed.
-class Requests {
-  constructor(link, name) {
-    Object.assign(this, { link, live: link.live, name, job: new AbortController() });
-  }
-
-  close() {
-    this.isDead = true;
-    this.live.cancel(this.timer);
-    this.job.abort();
+  closed({ code, reason }) {
+    const retry = /^retry=(\d+)/.exec(reason), kind = Math.floor(code / 100), isExpired = code === 4001;
+    return refusal(reason || "closed", { code, status: isExpired ? 401 : 0, isFatal: kind === 40 && !isExpired,
+      delay: retry ? +retry[1] : kind === 42 ? 0 : undefined });
   }
 }
 
 // The first long poll is held for a second only.
-class Poller extends Requests {
-  constructor(link, name) {
-    super(link, name);
-    this.run().catch((error) => link.lost(this, { error, delay: error.delay }));
-  }
-
+class Poller extends Transport {
   async run() {
     const live = this.live, isLong = this.name === "longpoll";
     while (!this.isDead) {
-      const topics = new Set(live.wanted()), at = live.cursor;
+      const topics = live.wanted(), at = live.cursor;
       if (this.isOpen) for (const topic of topics) live.join(topic, at);
       this.topics = topics;
       this.isAgain = false;
@@ -174,117 +162,90 @@ class Poller extends Requests {
       const wait = !isLong ? 0 : this.isOpen ? live.options.wait : 1;
       const body = await live.poll(topics, at || "latest", wait, this.job)
         .catch((error) => { if (!this.isAgain) throw error; });
-      if (this.isDead) return;
+      if (this.isDead) break;
       if (!body) continue;
       live.take(body.items, body.cursor);
-      for (const topic of topics) live.join(topic, at || body.cursor);
       if (!this.isOpen) this.link.opened(this);
-      if (body.reconnect !== undefined) { this.link.lost(this, { delay: body.reconnect }); return; }
+      if (body.reconnect !== undefined) return { delay: body.reconnect };
       if (!isLong && !body.more && !this.isAgain) await new Promise((wake) => { this.wake = wake; this.timer = live.later(wake, live.options.interval); });
     }
+    return null;
   }
 
   update() {
-    if (!this.topics || [...this.live.wanted()].every((topic) => this.topics.has(topic))) return;
+    if (!this.hasOtherTopics()) return;
     this.isAgain = true;
     this.job.abort();
     if (this.wake) this.wake();
   }
 }
 
-// SSE does not tell text from JSON, nor the topic of a message with an event of its own. So it is the bell, and a
-// poll from the cursor brings the messages (but not ephemeral ones).
-class Stream extends Requests {
-  constructor(link) {
-    super(link, "sse");
-    this.run().then(() => ({ delay: this.retry }), (error) => ({ error, delay: error.delay })).then((why) => link.lost(this, why));
-  }
-
+// SSE with the envelope in it, read by fetch: an EventSource would show neither heartbeats nor refusals, nor send a token.
+class Stream extends Transport {
   async run() {
-    const { live, job } = this, topics = this.topics = new Set(live.wanted()), at = live.cursor;
-    this.timer = live.later(() => this.link.lost(this, {}), live.options.firstByte);
+    const { live, job } = this, topics = this.topics = live.wanted();
+    this.limitFirst();
     const init = await live.init({ Accept: "text/event-stream" });
-    const r = await live.options.fetch(live.address(topics, { since: at || "latest" }), Object.assign(init, { signal: job.signal }));
-    if (r.status !== 200) throw live.refusalOf(r, await r.text());
+    const url = live.address(topics, { events: "envelope", since: live.cursor || "latest" });
+    const r = await live.options.fetch(url, Object.assign(init, { signal: job.signal }));
+    if (!r.ok) throw live.refusalOf(r, await r.text());
     if (!/^text\/event-stream/.test(r.headers.get("content-type"))) throw refusal("no event stream");
     const reader = r.body.getReader(), decoder = new TextDecoder();
-    for (let rest = "", isBegun; ; isBegun = true) {
+    this.block = {};
+    for (let rest = ""; ;) {
       const { value, done } = await reader.read();
-      if (this.isDead || done) return;
-      live.cancel(this.timer);
+      if (done) return;
       this.link.alive(this);
       const lines = (rest + decoder.decode(value, { stream: true })).split(/\r?\n/);
       rest = lines.pop();
-      for (const line of lines) this.line(line, isBegun);
-      if (!isBegun) this.ring();
+      for (const line of lines) this.isDead || this.line(line);
     }
   }
 
-  line(line, isBegun) {
-    const [, field, value] = /^(\w+): ?(.*)/.exec(line) || [];
-    if (field === "retry" && isBegun) this.retry = +value;
-    if (field === "data" || (field === "id" && value !== this.live.cursor)) this.ring();
-  }
-
-  async ring() {
-    const { live, topics } = this;
-    this.isRung = true;
-    if (this.isPolling) return;
-    this.isPolling = true;
-    try {
-      while (this.isRung && !this.isDead) {
-        const at = live.cursor, body = await (this.isRung = false, live.poll(topics, at || "latest", 0));
-        if (this.isDead) return;
-        live.take(body.items, body.cursor);
-        for (const topic of topics) live.join(topic, at || body.cursor);
-        if (!this.isOpen) this.link.opened(this);
-        if (body.more) this.isRung = true;
-      }
-    } catch (error) {
-      this.link.lost(this, { error, delay: error.delay });
-    }
-    this.isPolling = false;
+  // A block without data is a heartbeat: its id says how far all has come.
+  line(line) {
+    const [, field, value] = /^(\w+): ?([^]*)/.exec(line) || [], { id, event, data } = this.block;
+    if (field) this.block[field] = value;
+    if (line) return;
+    this.block = {};
+    if (data) this.told(Object.assign({ type: event }, JSON.parse(data)));
+    else if (id) this.told({ type: "heartbeat", cursor: id });
   }
 
   update() {
-    const wanted = this.live.wanted();
-    if (wanted.size !== this.topics.size || [...wanted].some((topic) => !this.topics.has(topic))) this.link.again();
+    if (this.hasOtherTopics()) this.isOpen ? this.link.challenge("sse") : this.link.again();
   }
 }
 
-// A round goes down the list; if nothing works, the server is away: learn nothing. If a lower one works, those above
-// are passed over.
+// A round goes down the list. If nothing works, the server is away; if a lower one works, those above are passed over.
 class Link {
   constructor(live) {
-    Object.assign(this, { live, current: null, list: [], index: 0, tries: 0, denied: 0 });
+    Object.assign(this, { live, current: null, list: [], index: 0, tries: 0, denied: 0, failed: {}, key: `rtpush ${live.url}` });
+    try { Object.assign(this.failed, JSON.parse(root.sessionStorage[this.key])); } catch (e) { /* nothing there */ }
   }
 
   update() {
     const live = this.live, wanted = live.wanted();
     for (const topic of live.joined.keys()) if (!wanted.has(topic)) live.joined.delete(topic);
     if (live.isPaused) return;
-    if (!wanted.size && !(this.current instanceof Socket)) { this.stop(); live.setState("idle"); return; }
+    if (!wanted.size && !(this.current instanceof Socket)) {
+      this.stop();
+      return live.setState("idle");
+    }
+    if (this.rival) this.giveUpRival();
     if (this.current) this.current.update();
     else if (!this.timer && !this.isWeeding) this.connect();
   }
 
-  // name -> until when it is passed over
-  memory(value) {
-    const key = `rtpush ${this.live.url}`;
-    if (value) this.failed = value;
-    try {
-      if (value) root.sessionStorage.setItem(key, JSON.stringify(value));
-      return JSON.parse(root.sessionStorage.getItem(key)) || {};
-    } catch (e) {
-      return this.failed || {};
-    }
+  // Until when it is passed over; by the tab's next page, too.
+  remember(name, until) {
+    this.failed[name] = until;
+    try { root.sessionStorage[this.key] = JSON.stringify(this.failed); } catch (e) { /* forbidden */ }
   }
 
   can(name) {
     const o = this.live.options;
-    if (name === "websocket") return !!o.WebSocket;
-    if (!root.AbortController || (name === "sse" && !root.ReadableStream)) return false;
-    return name === "shortpoll" || !root.document || !!this.live.share || o.share === false;
+    return name === "websocket" ? o.WebSocket : name === "shortpoll" || !root.document || this.live.share || o.share === false;
   }
 
   connect() {
@@ -292,87 +253,117 @@ class Link {
     this.timer = live.cancel(this.timer);
     if (live.isPaused || live.isClosed) return;
     if (!this.index) {
-      const able = live.options.transports.filter((name) => this.can(name)), memory = this.memory();
-      this.list = able.filter((name) => !(memory[name] > Date.now()));
+      const able = live.options.transports.filter((name) => this.can(name));
+      this.list = able.filter((name) => !(this.failed[name] > Date.now()));
       if (!this.list.length) this.list = able;
     }
-    if (!this.list.length) { live.fail(refusal("no transport works in this browser")); return; }
+    if (!this.list.length) return live.fail(refusal("no transport works here"));
     if (live.cursor && !live.hasBegun) for (const topic of live.wanted()) live.join(topic, live.cursor);
     const name = this.list[this.index];
     live.setState("connecting", { transport: name });
-    this.current = name === "websocket" ? new Socket(this) : name === "sse" ? new Stream(this) : new Poller(this, name);
+    this.current = this.make(name);
+  }
+
+  make(name) {
+    const Kind = name === "websocket" ? Socket : name === "sse" ? Stream : Poller;
+    return new Kind(this, name);
   }
 
   alive(t) {
     if (t.isDead || t !== this.current) return;
     t.heard = Date.now();
     this.live.cancel(this.watchTimer);
-    if (t.limit) this.watchTimer = this.live.later(() => this.lost(t, {}), t.limit);
+    if (t.limit) this.watchTimer = this.live.later(() => this.lost(t), t.limit);
   }
 
   opened(t) {
     const live = this.live;
     if (t.isDead) return;
     t.isOpen = true;
-    if (this.index) this.list.slice(0, this.index).forEach((name) => this.strike(name));
-    else if (this.list[0] === live.options.transports[0]) this.memory({});
+    if (t === this.rival) {
+      this.drop(this.current);
+      this.current = t;
+      this.rival = null;
+    } else this.list.slice(0, this.index).forEach((name) => this.strike(name));
+    this.remember(t.name, 0);
     this.index = this.denied = 0;
     live.hasBegun = true;
-    if (t.name === "sse") t.limit = 2 * live.options.sseHeartbeat;
     this.alive(t);
     live.cancel(this.stableTimer);
     this.stableTimer = live.later(() => { this.tries = 0; }, live.options.stable);
-    this.planProbe(t.name);
+    this.planProbe();
     live.setState("open", { transport: t.name });
+    for (const topic of t.topics || []) live.join(topic, live.cursor);
+    t.update();
     live.settle();
     live.pump();
   }
 
   strike(name) {
-    const memory = this.memory(), { remember } = this.live.options;
-    if (memory[name] > Date.now()) return;
-    memory[name] = Date.now() + (memory[name] ? remember : Math.min(remember, 15000));
-    this.memory(memory);
+    const until = this.failed[name], { remember } = this.live.options;
+    if (!(until > Date.now())) this.remember(name, Date.now() + (until ? remember : Math.min(remember, 15000)));
   }
 
-  planProbe(name) {
-    const { options } = this.live, memory = this.memory();
-    const times = options.transports.slice(0, options.transports.indexOf(name)).filter((n) => this.can(n)).map((n) => memory[n] || 0);
-    if (times.length) this.probeTimer = this.live.later(() => this.again(), Math.max(Math.min(...times) - Date.now(), 1000));
+  // What is above the current one is tried again beside it.
+  planProbe() {
+    const all = this.live.options.transports, above = all.slice(0, all.indexOf(this.current.name)).filter((name) => this.can(name));
+    const until = (name) => this.failed[name] || 0, next = above.sort((a, b) => until(a) - until(b))[0];
+    this.live.cancel(this.probeTimer);
+    if (next) this.probeTimer = this.live.later(() => this.challenge(next), Math.max(until(next) - Date.now(), 1000));
+  }
+
+  challenge(name) {
+    this.live.cancel(this.probeTimer);
+    this.rival = this.make(name);
+  }
+
+  giveUpRival() {
+    this.rival.close();
+    this.rival = null;
+    this.planProbe();
+  }
+
+  drop(t) {
+    if (!t) return;
+    t.close();
+    for (const p of this.live.outbox) if (p.via === t) p.via = null, p.tries++;
   }
 
   stop() {
-    const live = this.live, t = this.current;
-    if (t) t.close();
-    this.current = null;
+    this.drop(this.current);
+    this.drop(this.rival);
+    this.current = this.rival = null;
     this.index = 0;
-    for (const timer of ["timer", "stableTimer", "probeTimer", "watchTimer"]) this[timer] = live.cancel(this[timer]);
-    for (const p of live.outbox) if (t && p.via === t) p.via = null, p.tries++;
+    for (const timer of ["timer", "stableTimer", "probeTimer", "watchTimer"]) this[timer] = this.live.cancel(this[timer]);
   }
 
   lost(t, why) {
-    const live = this.live, error = why.error || {}, index = this.index;
+    const { live, index } = this, error = why || {};
     if (t.isDead) return;
+    if (t === this.rival) {
+      if (t.name === this.current.name) return this.again();
+      this.strike(t.name);
+      return this.giveUpRival();
+    }
     this.stop();
     if (error.status === 401 && (!live.options.token || ++this.denied > 1)) error.isFatal = true;
     if (error.isFatal) { live.fail(error); return; }
     if (error.status === 401) live.grant = null;
     else if (error.status === 403) { this.weed(error); return; }
     else if (error.status && error.status !== 503) live.emit("error", error);
-    if (!t.isOpen && why.delay === undefined && index + 1 < this.list.length && error.status !== 401) {
+    if (!t.isOpen && error.delay === undefined && index + 1 < this.list.length && error.status !== 401) {
       this.index = index + 1;
       this.connect();
-    } else this.retry(why);
+    } else {
+      const delay = live.delayOf(error, this.tries++);
+      this.isObeying = error.delay !== undefined;
+      live.setState("waiting", { delay });
+      this.timer = live.later(() => this.connect(), delay);
+    }
     live.pump();
   }
 
-  retry(why) {
-    const live = this.live, delay = live.delayOf(why, this.tries++);
-    this.isObeying = why.delay !== undefined;
-    live.setState("waiting", { delay });
-    this.timer = live.later(() => this.connect(), delay);
-  }
-
+  // A refusal does not say which topic it means: each is asked for alone.
   async weed(error) {
     const live = this.live;
     let found = false;
@@ -388,6 +379,7 @@ class Link {
     else if (!live.isPaused) this.update();
   }
 
+  // It may be worth trying now. isSure: the connection is dead.
   poke(isSure) {
     const t = this.current;
     if (this.timer && !this.isObeying) this.connect();
@@ -423,7 +415,7 @@ class Share {
   stand(steal) {
     const abort = new AbortController();
     const hold = () => new Promise((release) => {
-      if (this.abort !== abort) { release(); return; }
+      if (this.abort !== abort) return release();
       this.release = release;
       this.lead();
     });
@@ -544,13 +536,14 @@ class Share {
     this.isCatching = false;
   }
 
+  // A silent leader is asked, then replaced.
   guard() {
     const live = this.live, now = Date.now();
-    if (!this.isLeader && !live.isPaused && now - this.heard > FOLLOW_SILENCE) {
+    if (!this.isLeader && !live.isPaused && now - this.heard > 60000) {
       this.want("who");
       live.later(() => { if (!this.isLeader && !live.isPaused && this.heard < now) this.abort.abort(), this.stand(true); }, 3000);
     }
-    live.later(() => this.guard(), FOLLOW_SILENCE / 2);
+    live.later(() => this.guard(), 30000);
   }
 }
 
@@ -563,7 +556,7 @@ class Live {
     this.link = new Link(this);
     const share = o.share === undefined ? !o.token && !!root.document : o.share;
     if (share && o.locks && o.BroadcastChannel) this.share = new Share(this, `rtpush ${this.url} ${share}`);
-    this.listen(true);
+    this.listen("addEventListener");
   }
 
   subscribe(topic, fn, options) {
@@ -596,7 +589,7 @@ class Live {
   publish(topic, data, options) {
     const { event, ephemeral, key } = options || {};
     return new Promise((resolve, reject) => {
-      if (this.isClosed) { reject(refusal("closed")); return; }
+      if (this.isClosed) return reject(refusal("closed"));
       this.outbox.push({ topic, data, event, ephemeral, key: key || random(), resolve, reject, tries: 0, first: 0, via: null });
       this.pump();
     });
@@ -610,11 +603,10 @@ class Live {
   close() {
     if (this.isClosed) return;
     this.isClosed = true;
-    this.listen(false);
+    this.listen("removeEventListener");
     this.link.stop();
     if (this.share) this.share.close();
-    for (const timer of this.timers) clearTimeout(timer);
-    this.timers.clear();
+    for (const timer of this.timers) this.cancel(timer);
     this.topics.clear();
     for (const p of this.outbox.splice(0)) p.reject(refusal("closed"));
     this.setState("closed");
@@ -649,8 +641,7 @@ class Live {
     for (const fn of [...this.listeners[name]]) this.call(fn, ...args);
   }
 
-  setState(state, detail) {
-    const { transport = "", delay } = detail || {};
+  setState(state, { transport = "", delay } = {}) {
     if (state === this.state && transport === this.transport && delay === undefined) return;
     Object.assign(this, { state, transport });
     this.emit("state", state, { transport, delay });
@@ -663,19 +654,16 @@ class Live {
     this.close();
   }
 
-  listen(on) {
-    const doc = root.document, verb = on ? "addEventListener" : "removeEventListener";
-    if (!doc || !root[verb]) return;
-    if (on) {
-      this.pageEvent = ({ type }) => {
-        if (type === "pagehide" || type === "freeze") this.sleep();
-        else if (type === "pageshow" || type === "resume") this.wake();
-        else if (type === "offline") this.wasOffline = true;
-        else if (type === "online" || doc.visibilityState === "visible") this.poke(type === "online" && this.wasOffline);
-      };
-    }
-    for (const type of ["pagehide", "pageshow", "online", "offline"]) root[verb](type, this.pageEvent);
-    for (const type of ["freeze", "resume", "visibilitychange"]) doc[verb](type, this.pageEvent);
+  listen(verb) {
+    const types = ["pagehide", "pageshow", "online", "offline", "freeze", "resume", "visibilitychange"];
+    if (root.document) for (const type of types) root[verb](type, this, true);
+  }
+
+  handleEvent({ type }) {
+    if (type === "pagehide" || type === "freeze") this.sleep();
+    else if (type === "pageshow" || type === "resume") this.wake();
+    else if (type === "offline") this.wasOffline = true;
+    else if (type === "online" || root.document.visibilityState === "visible") this.poke(type === "online" && this.wasOffline);
   }
 
   sleep() {
@@ -687,7 +675,7 @@ class Live {
   }
 
   wake() {
-    if (!this.isPaused) { this.poke(); return; }
+    if (!this.isPaused) return this.poke();
     this.isPaused = false;
     if (this.share) this.share.comeBack();
     else this.link.update();
@@ -775,7 +763,7 @@ class Live {
   tellGap({ from, to, reason, topic }) {
     const text = JSON.stringify([from, to, reason, topic]);
     if (!topic && reason === "epoch") this.isStale = true;
-    if (text === this.lastGap) return;
+    if (text === this.lastGap || (!topic && isBehind(to, this.cursor))) return;
     this.lastGap = text;
     this.emit("gap", { from, to, reason, topic });
   }
@@ -811,10 +799,10 @@ class Live {
         if (body.gap) this.tellGap(Object.assign({ topic: sub.topic }, body.gap));
         for (const m of body.messages) this.deliver(sub, isPresence(m.topic) ? m : Object.assign(m, { replay: true }));
         sub.since = body.cursor;
-            if (!body.more && !isAhead(from, body.cursor)) this.settled(sub, body.cursor);
+        if (!body.more && !isAhead(from, body.cursor)) this.settled(sub, body.cursor);
         else if (!body.more) await this.pause(100);
       } catch (error) {
-        if (isFinal(error, tries)) { this.refused(sub.topic, error); return; }
+        if (isFinal(error, tries)) return this.refused(sub.topic, error);
         await this.pause(this.delayOf(error, tries++));
       }
     }
@@ -828,10 +816,10 @@ class Live {
   }
 
   address(topics, query) {
-    const parts = [...topics].map((topic) => `topic=${encodeURIComponent(topic)}`);
-    const all = Object.assign({ session: this.session }, query);
-    for (const name of Object.keys(all)) if (all[name]) parts.push(`${name}=${encodeURIComponent(all[name])}`);
-    return `${this.url}?${parts.join("&")}`;
+    const all = new URLSearchParams({ session: this.session });
+    for (const topic of topics) all.append("topic", topic);
+    for (const name of Object.keys(query)) if (query[name]) all.append(name, query[name]);
+    return `${this.url}?${all}`;
   }
 
   async init(headers) {
@@ -853,7 +841,7 @@ class Live {
 
   refusalOf(r, text) {
     let body = {};
-    try { body = JSON.parse(text); } catch (e) { /* a proxy's page */ }
+    try { body = JSON.parse(text); } catch (e) { /* no JSON */ }
     return refusal(body.reason || `HTTP ${r.status}`, { status: r.status, code: body.error,
       delay: r.status === 429 || r.status === 503 ? r.headers.get("retry-after") * 1000 || undefined : undefined });
   }
@@ -862,7 +850,7 @@ class Live {
     const init = await this.init({ Accept: "application/json" });
     const body = await this.ask(this.address(topics, { since, wait }), init, wait * 1000 + this.options.timeout, job);
     if (!body.cursor || !body.messages) throw refusal("not a poll's answer");
-    body.items = body.gap ? [Object.assign({ type: "gap" }, body.gap)].concat(body.messages) : body.messages;
+    body.items = [].concat(body.gap ? Object.assign({ type: "gap" }, body.gap) : [], body.messages);
     return body;
   }
 
@@ -899,7 +887,7 @@ class Live {
     for (const p of this.outbox) {
       if (p.via === "post" || this.postTimer) return;
       if (p.via) continue;
-      if (!socket || p.tries || asBytes(p.data)) { this.post(p); return; }
+      if (!socket || p.tries || isBytes(p.data)) return this.post(p);
       if (!socket.isOpen) return;
       p.via = socket;
       p.first = p.first || Date.now();
@@ -908,13 +896,13 @@ class Live {
   }
 
   async post(p) {
-    const bytes = asBytes(p.data), isText = typeof p.data === "string" || p.data === undefined;
+    const isRaw = isBytes(p.data), isText = typeof p.data === "string" || p.data === undefined;
     const query = { event: p.event, ephemeral: p.ephemeral ? 1 : 0 };
     p.via = "post";
     try {
-      const init = await this.init({ "Content-Type": bytes ? "application/octet-stream" : isText ? "text/plain; charset=utf-8" : "application/json", "Idempotency-Key": p.key });
+      const init = await this.init({ "Content-Type": isRaw ? "application/octet-stream" : isText ? "text/plain; charset=utf-8" : "application/json", "Idempotency-Key": p.key });
       p.first = p.first || Date.now();
-      const body = bytes || (isText ? p.data || "" : JSON.stringify(p.data));
+      const body = isRaw ? p.data : isText ? p.data || "" : JSON.stringify(p.data);
       const answer = await this.ask(this.address([p.topic], query), Object.assign(init, { method: "POST", body }), this.options.timeout);
       this.published(p, null, answer.id);
     } catch (error) {

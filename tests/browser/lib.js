@@ -59,10 +59,11 @@ export async function serve(program, port = 0) {
   }
 }
 
-export const launch = () => chromium.launch({
+export const launch = (options = {}) => chromium.launch({
   executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
   args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-sync',
     '--disable-background-networking', '--disable-component-update'],
+  ...options,
 });
 
 // A tab in a context of its own (its own cookies, storage and network), which fails on any script error or any

@@ -104,14 +104,14 @@ for (const transport of ALL) {
     });
 
     test(`${transport}_presence_of_a_topic`, async (t) => {
-      const { d, proxy } = await setup(t, '--presence', 'room/*', '--set', 'linger_ms=300');
+      const { d, proxy } = await setup(t, '--presence', 'room/*', '--set', 'linger_ms=1500'); // a slow machine's pause between two polls is no leaving
       const live = client(t, proxy.url, { transports: [transport] });
       const other = client(t, `http://127.0.0.1:${d.port}/live`, { transports: ['websocket'] });
       let seen, second;
       await live.subscribe('room/a', () => {}).ready;
       await live.presence('room/a', (p) => { seen = p; }).ready;
       await other.subscribe('room/a', () => {}).ready;
-      await eventually(() => seen && seen.count === 2 && seen.here.includes(other.session), 'both here');
+      await eventually(() => seen && seen.count === 2 && seen.here && seen.here.includes(other.session), 'both here');
       live.presence('room/a', (p) => { second = p; });
       await eventually(() => second && second.count === 2, 'a second listener is told');
       other.close();
@@ -121,7 +121,7 @@ for (const transport of ALL) {
   });
 }
 
-for (const transport of ['longpoll', 'websocket']) {
+for (const transport of ['longpoll', 'sse', 'websocket']) {
   test(`${transport}_ephemeral_messages_arrive`, async (t) => {
     const { d, proxy } = await setup(t);
     const live = client(t, proxy.url, { transports: [transport] });
@@ -137,3 +137,63 @@ for (const transport of ['longpoll', 'websocket']) {
     assert.deepEqual(got, numbers(10).map((n) => `x${n}`));
   });
 }
+
+test('sse_an_ephemeral_message_with_an_event_and_json_of_more_lines', async (t) => {
+  const { d, proxy } = await setup(t);
+  const live = client(t, proxy.url, { transports: ['sse'] });
+  const got = [];
+  await live.subscribe('a/*', (m) => got.push(m)).ready;
+  const id = await publish(d.port, 'a/b?ephemeral=1&event=tick', '{"n":\r\n[1,\n2,\rnull]}', { 'Content-Type': 'application/json' });
+  const next = await publish(d.port, 'a/c?event=gap2', 'two\nlines\r\n\u2028\u2029\u0085\u0000');
+  await eventually(() => got.length >= 2, 'both');
+  assert.deepEqual(got, [{ id, topic: 'a/b', event: 'tick', data: { n: [1, 2, null] } }, { id: next, topic: 'a/c', event: 'gap2', data: 'two\nlines\r\n\u2028\u2029\u0085\u0000' }]);
+  assert.deepEqual([...new Set(proxy.seen)], ['sse'], 'no poll beside it');
+});
+
+test('sse_heartbeats_move_the_cursor_of_a_quiet_topic', async (t) => {
+  const { d, proxy } = await setup(t, '--set', 'sse_heartbeat_ms=200');
+  const live = client(t, proxy.url, { transports: ['sse'] });
+  await live.subscribe('quiet', () => {}).ready;
+  const head = await publish(d.port, 'other', 'x');
+  await eventually(() => live.cursor === head, 'the head');
+});
+
+test('sse_gap_of_an_evicted_past_is_told_before_what_is_left', async (t) => {
+  const { d, proxy } = await setup(t, '--set', 'history=5');
+  const live = client(t, proxy.url, { transports: ['sse'], backoff: 1000, backoffMax: 1000 });
+  await live.subscribe('n', (m) => live.log.events.push(m.data)).ready;
+  await publish(d.port, 'n', '0');
+  await eventually(() => live.log.events.length === 1, 'the first');
+  const from = live.cursor;
+  proxy.refused.add('sse');
+  proxy.cut();
+  const ids = [];
+  for (let n = 1; n <= 9; n++) ids.push(await publish(d.port, 'n', `${n}`));
+  proxy.refused.clear();
+  await eventually(() => live.log.events.length >= 7, 'the rest');
+  assert.deepEqual(live.log.events, ['0', { from, to: ids[3], reason: 'evicted', topic: undefined }, '5', '6', '7', '8', '9']);
+});
+
+test('sse_a_new_topic_comes_by_a_stream_beside_the_old_one', async (t) => {
+  const { d, proxy } = await setup(t);
+  const live = client(t, proxy.url, { transports: ['sse'] });
+  const got = [];
+  await live.subscribe('a', (m) => got.push(m.data)).ready;
+  live.log.states.length = 0;
+  let n = 0, isOver = false;
+  const publishing = (async () => { for (; !isOver; n++) { await publish(d.port, 'a', `${n}`); await sleep(1); } })();
+  for (const topic of ['b', 'c', 'd', 'e']) {
+    const other = [];
+    const off = live.subscribe(topic, (m) => other.push(m.data));
+    await off.ready;
+    await publish(d.port, topic, topic);
+    await eventually(() => other.length, topic);
+    off();
+  }
+  isOver = true;
+  await publishing;
+  await eventually(() => got.length >= n, 'all');
+  assert.deepEqual(got, numbers(n));
+  assert.deepEqual(live.log.states, []);
+  await eventually(() => [...proxy.pairs].filter((pair) => pair.kind === 'sse').length === 1, 'one stream is left');
+});

@@ -93,20 +93,59 @@ test('a_server_that_is_away_teaches_nothing', async (t) => {
   assert.equal(live.log.gaps.length, 0);
 });
 
-test('watchdog_a_stalled_connection_is_replaced_after_two_heartbeats', async (t) => {
-  const { d, proxy } = await setup(t, '--set', 'heartbeat_ms=300');
-  const live = client(t, proxy.url, { firstByte: 500 });
+for (const [transport, beat] of [['websocket', 'heartbeat_ms'], ['sse', 'sse_heartbeat_ms']]) {
+  test(`watchdog_a_stalled_${transport}_is_replaced_after_two_heartbeats`, async (t) => {
+    const { d, proxy } = await setup(t, '--set', `${beat}=300`);
+    const live = client(t, proxy.url, { firstByte: 500, transports: [transport] });
+    const got = [];
+    await live.subscribe('n', (m) => got.push(m.data)).ready;
+    await sleep(900);
+    assert.equal(live.log.states.filter((s) => s === `open ${transport}`).length, 1, 'heartbeats keep it');
+    proxy.isStalled = true;
+    const begin = Date.now();
+    await publish(d.port, 'n', 'x');
+    setTimeout(() => { proxy.isStalled = false; }, 900);
+    await eventually(() => got.length, 'x');
+    assert.ok(Date.now() - begin < 5000);
+    assert.deepEqual(got, ['x']);
+  });
+}
+
+test('a_better_transport_is_tried_beside_the_current_one__which_goes_on_if_that_fails', async (t) => {
+  const { d, proxy } = await setup(t);
+  proxy.refused.add('websocket');
+  const live = client(t, proxy.url, { remember: 300 });
   const got = [];
   await live.subscribe('n', (m) => got.push(m.data)).ready;
-  await sleep(900);
-  assert.equal(live.log.states.filter((s) => s === 'open websocket').length, 1, 'heartbeats keep it');
-  proxy.isStalled = true;
-  const begin = Date.now();
-  await publish(d.port, 'n', 'x');
-  setTimeout(() => { proxy.isStalled = false; }, 900);
-  await eventually(() => got.length, 'x');
-  assert.ok(Date.now() - begin < 5000);
-  assert.deepEqual(got, ['x']);
+  live.log.states.length = 0;
+  const tries = () => proxy.seen.filter((k) => k === 'websocket').length, before = tries();
+  let n = 0;
+  const publishing = async (end) => { while (!end()) { await publish(d.port, 'n', `${n++}`); await sleep(5); } };
+  await publishing(() => tries() >= before + 2);
+  assert.deepEqual(live.log.states, [], 'nothing seen of the failures');
+  proxy.refused.clear();
+  await publishing(() => live.transport === 'websocket');
+  await publish(d.port, 'n', `${n++}`);
+  await eventually(() => got.at(-1) === `${n - 1}`, 'the last');
+  assert.deepEqual(got, numbers(n));
+  assert.deepEqual(live.log.states, ['open websocket']);
+  assert.equal(proxy.seen.filter((k) => k === 'sse').length, 1);
+});
+
+test('a_subscription_while_a_better_transport_is_tried_is_not_lost', async (t) => {
+  const { d, proxy } = await setup(t);
+  proxy.refused.add('websocket');
+  const live = client(t, proxy.url, { remember: 100, transports: ['websocket', 'longpoll'], firstByte: 60000 });
+  const got = [];
+  await live.subscribe('a', (m) => got.push(m.data)).ready;
+  proxy.refused.clear();
+  proxy.silent = new Set(['websocket']);
+  const tries = () => proxy.seen.filter((k) => k === 'websocket').length, before = tries();
+  await eventually(() => tries() > before, 'the rival');
+  await live.subscribe('b', (m) => got.push(m.data)).ready;
+  proxy.silent.clear();
+  for (let n = 0; live.transport !== 'websocket' || got.length < n; n++) { await publish(d.port, 'b', `${n}`); await eventually(() => got.length > n, `${n}`); }
+  assert.deepEqual(got, numbers(got.length));
 });
 
 test('publish_by_all_kinds_of_data__and_refusals', async (t) => {
@@ -214,15 +253,15 @@ test('close_leaves_no_timer__the_process_ends_by_itself', async (t) => {
   for (const transport of ['websocket', 'sse', 'longpoll', 'shortpoll']) {
     const code = `const { rtpush, WebSocket } = require(${JSON.stringify(path.join(__dirname, 'lib.js'))});
       const live = rtpush('http://127.0.0.1:${d.port}/live', { WebSocket, transports: ['${transport}'] });
-      live.subscribe('n', () => {}).ready.then(() => live.publish('n', 'x')).then(() => { live.close(); console.log('closed'); });`;
+      live.subscribe('n', () => {}).ready.then(() => live.publish('n', 'x')).then(() => { live.close(); const end = Date.now(); process.on('exit', () => console.log(Date.now() - end)); });`;
     const child = spawn(process.execPath, ['-e', code], { stdio: ['ignore', 'pipe', 'inherit'] });
     let out = '';
     child.stdout.on('data', (x) => { out += x; });
-    const begin = Date.now(), late = setTimeout(() => child.kill('SIGKILL'), 10000);
+    const late = setTimeout(() => child.kill('SIGKILL'), 30000);
     const [exit] = await require('node:events').once(child, 'close');
     clearTimeout(late);
-    assert.deepEqual([out.trim(), exit], ['closed', 0], transport);
-    assert.ok(Date.now() - begin < 6000, `${transport}: ${Date.now() - begin} ms`); // fetch's idle connections are Node's
+    assert.equal(exit, 0, transport);
+    assert.ok(out && +out < 6000, `${transport}: ${out} ms`); // fetch's idle connections are Node's
   }
 });
 
@@ -300,6 +339,34 @@ test('tabs_share_one_connection__the_leaders_death_costs_no_message', async (t) 
   assert.deepEqual(tabs.flatMap((tab) => tab.log.gaps), []);
 });
 
+test('tabs_a_leader_that_was_behind_tells_gaps_only_to_those_who_missed_something', async (t) => {
+  const { d, proxy } = await setup(t, '--set', 'history=10');
+  const locks = new Locks();
+  const [one, two] = [0, 1].map(() => client(t, proxy.url, { share: true, locks }));
+  const got = [[], []];
+  await one.subscribe('n', (m) => got[0].push(m.data)).ready;
+  await two.subscribe('n', (m) => got[1].push(m.data)).ready;
+  await eventually(() => one.share.isLeader, 'leads');
+  one.sleep(); // the other leads, and this one falls behind by more than the history
+  await eventually(() => two.share.isLeader && two.state === 'open', 'leads');
+  for (const n of numbers(30)) await publish(d.port, 'n', n);
+  await eventually(() => got[1].length >= 30, '30');
+  proxy.target = 1;
+  proxy.cut();
+  one.wake();
+  await sleep(50);
+  two.sleep();
+  await eventually(() => one.share.isLeader, 'leads again');
+  two.wake();
+  await sleep(50);
+  proxy.target = d.port;
+  await publish(d.port, 'n', 'last');
+  await eventually(() => got[0].includes('last') && got[1].includes('last'), 'last');
+  assert.equal(one.log.gaps.length, 1);
+  assert.deepEqual(two.log.gaps, []);
+  assert.deepEqual(got[1], [...numbers(30), 'last']);
+});
+
 test('tabs_a_topic_that_only_a_follower_has', async (t) => {
   const { d, proxy } = await setup(t);
   for (const n of numbers(3)) await publish(d.port, 'b', n);
@@ -325,4 +392,46 @@ test('tabs_a_topic_that_only_a_follower_has', async (t) => {
     await eventually(() => got.length >= 5, 'again');
     two.close();
   }
+});
+
+// Subscriptions come and go while connections are cut and transports refused: each one's messages have no hole.
+test('tabs_subscriptions_that_come_and_go_through_faults', async (t) => {
+  const seed = Number(process.env.SEED || Date.now() % 1e6), { next, below, pick } = (await lib).random(seed);
+  t.diagnostic(`SEED=${seed}`);
+  const { d, proxy } = await setup(t, '--set', 'history=100000', '--set', 'heartbeat_ms=500', '--set', 'sse_heartbeat_ms=500');
+  const locks = new Locks(), sent = [0, 0, 0], topics = ['t/0', 't/1', 't/2'], all = [];
+  const tabs = [0, 1, 2].map(() => client(t, proxy.url, { remember: 300, firstByte: 1000, share: true, locks }));
+  const subscribe = (tab, pattern, since) => {
+    const one = { pattern, since, got: topics.map(() => []) };
+    one.off = tab.subscribe(pattern, (m) => one.got[topics.indexOf(m.topic)].push(+m.data), { since });
+    all.push(one);
+    return one;
+  };
+  for (const tab of tabs) subscribe(tab, 't/0');
+  let isOver = false;
+  const publishing = topics.map(async (topic, k) => { while (!isOver) { await publish(d.port, topic, `${sent[k]++}`); await sleep(5 + below(15)); } });
+  const breaking = (async () => {
+    for (; !isOver; await sleep(50 + below(300))) {
+      const what = next(), kind = pick(['websocket', 'sse', 'longpoll']);
+      if (what > 0.8) proxy.refused.clear(); else proxy.cut();
+      if (what > 0.5 && what < 0.8) proxy.refused.add(kind);
+    }
+  })();
+  for (let i = 0; i < 20; i++) {
+    await sleep(250);
+    subscribe(pick(tabs), pick(['t/1', 't/2', 't/*']), pick(['earliest', '-5', 'latest', undefined]));
+    if (i % 5 === 4) { const one = all[all.length - 3]; one.off(); one.isOff = true; }
+  }
+  isOver = true;
+  await Promise.all([...publishing, breaking]);
+  proxy.refused.clear();
+  const has = (one, k) => one.pattern === topics[k] || one.pattern === 't/*';
+  await eventually(() => all.every((one) => one.isOff || topics.every((_, k) => !has(one, k) || one.got[k].includes(sent[k] - 1))), 'the last ones', 60000);
+  for (const { got, pattern, since } of all) {
+    for (const list of got.filter((l) => l.length)) {
+      assert.deepEqual(list, list.map((_, i) => list[0] + i), `${pattern} since ${since}`);
+      if (since === 'earliest') assert.equal(list[0], 0);
+    }
+  }
+  assert.deepEqual(tabs.flatMap((tab) => tab.log.gaps), []);
 });
