@@ -266,6 +266,30 @@ describe('presence', { concurrency: 6 }, () => {
     three.close(); w.close();
   });
 
+  test('presence_who_reads_it_between_a_leave_and_its_telling_hears_of_the_return', async (t) => {
+    const d = await daemon(t, '--presence', 'room/*', '--set', 'linger_ms=10');
+    const bob = await sse(d, `/live/room/a?session=${sid('bob')}`);
+    await eventually(async () => (await poll(d, '/live/@presence/room/a')).messages[0].data.count === 1, 'bob is there');
+    await sleep(600); // that is told
+    const ann = await sse(d, `/live/room/a?session=${sid('ann')}`); // from here on nothing is told for 250 ms
+    bob.close();
+    let s = null, members = null;
+    for (const until = Date.now() + 200; !members && Date.now() < until;) { // a reader who is shown it without bob
+      s = await sse(d, '/live/@presence/room/a');
+      members = new Set(JSON.parse((await s.next()).data).here);
+      if (members.has(sid('bob'))) { s.close(); members = null; }
+    }
+    if (!members) { t.diagnostic('too slow a machine to come between'); ann.close(); return; }
+    const back = await sse(d, `/live/room/a?session=${sid('bob')}`);
+    while (!(members.has(sid('ann')) && members.has(sid('bob')))) {
+      const change = JSON.parse((await s.next(3000)).data);
+      for (const name of change.leave) members.delete(name);
+      for (const name of change.join) members.add(name);
+      assert.equal(change.count, members.size);
+    }
+    for (const one of [ann, back, s]) one.close();
+  });
+
   test('presence_long_polls_of_one_session_are_one_member_that_does_not_flap', async (t) => {
     const d = await start(t, '--set', 'poll_max_ms=100', '--set', 'linger_ms=1500');
     const w = await Watcher.open(d);
