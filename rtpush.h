@@ -59,7 +59,7 @@
 //     >>longpoll      cursors, starts
 //     >>topic         the log
 //     >>hub           names, subscriptions
-//     >>spell         a message in four spellings
+//     >>spell         a message in five spellings
 //     >>reader        cursors move: start, catch up, fan out, flush
 //     >>publish       tickets, idempotency keys, the bus
 //     >>session       identity, linger, presence
@@ -194,7 +194,7 @@
 //     Functions return RTPUSH_OK (0) or a code; rtpush_strerror has its text, which names the setting that would change
 //     it; rtpush_last_error has details. Out of memory costs the connection or message at hand and is counted. Nothing
 //     exits, prints or asserts (RTPUSH_DEBUG checks the log's invariants and the sum of the counters after each turn).
-//     An idle WebSocket, event stream or parked poll costs about 500 bytes; a message its payload, about 110 bytes and
+//     An idle WebSocket, event stream or parked poll costs about 500 bytes; a message its payload, about 120 bytes and
 //     the spellings that readers asked for.
 //
 // SECURITY
@@ -3661,7 +3661,7 @@ typedef struct rp_piece {
     uint32_t at, size;
 } rp_piece;
 
-enum rp_spelling { RP_RAW, RP_ENVELOPE, RP_EVENT, RP_ITEM, RP_SPELLINGS };
+enum rp_spelling { RP_RAW, RP_ENVELOPE, RP_EVENT, RP_EVENT_ENVELOPE, RP_ITEM, RP_SPELLINGS };
 
 typedef struct rp_msg {
     uint64_t seq, born_ms;
@@ -4710,9 +4710,9 @@ static void rp_hub_trim(rtpush_hub *hub) {
 #endif // RP_SERVER
 
 // ============================================================================
-// >>spell  a message in the four spellings  (uses: hub, json, sse, ws)
+// >>spell  a message in the five spellings  (uses: hub, json, sse, ws)
 //
-// The raw frame is the message's home (see topic). The other three are made on first
+// The raw frame is the message's home (see topic). The other four are made on first
 // use, once, next to their neighbours' on the same topic.
 // ============================================================================
 #ifdef RP_SERVER
@@ -4768,6 +4768,15 @@ static void rp_spell_event(rtpush_hub *hub, rp_buf *buf, const rtpush_message *m
     rp_buf_text(mem, buf, "\n");
 }
 
+// The same block with the envelope's JSON as its data (?events=envelope).
+static void rp_spell_event_envelope(rtpush_hub *hub, rp_buf *buf, const rtpush_message *m, bool is_replay) {
+    rp_mem *mem = &hub->mem;
+    if (!is_replay) rp_buf_text(mem, buf, "id: "), rp_spell_cursor(hub, buf, m->seq), rp_buf_text(mem, buf, "\n");
+    rp_buf_text(mem, buf, "data: ");
+    rp_spell_envelope(hub, buf, m, is_replay);
+    rp_buf_text(mem, buf, "\n\n");
+}
+
 // Puts head, text and tail where the topic's messages of this spelling lie.
 static bool rp_spell_store(rtpush_hub *hub, rp_msg *m, enum rp_spelling spelling, const char *head, size_t head_size,
                            rtpush_slice text, rtpush_slice tail) {
@@ -4789,8 +4798,9 @@ static bool rp_spell(rtpush_hub *hub, rp_msg *m, enum rp_spelling spelling) {
     if (spelling == RP_ENVELOPE) {
         rp_spell_envelope(hub, buf, &view, false);
         head_size = rp_ws_head((unsigned char *)head, RP_WS_TEXT, rp_buf_size(buf));
-    } else if (spelling == RP_EVENT) {
-        rp_spell_event(hub, buf, &view, NULL, false);
+    } else if (spelling == RP_EVENT || spelling == RP_EVENT_ENVELOPE) {
+        if (spelling == RP_EVENT) rp_spell_event(hub, buf, &view, NULL, false);
+        else rp_spell_event_envelope(hub, buf, &view, false);
         head_size = rp_chunk_head(head, rp_buf_size(buf));
     } else {
         rp_buf_text(&hub->mem, buf, "{");
@@ -4798,7 +4808,7 @@ static bool rp_spell(rtpush_hub *hub, rp_msg *m, enum rp_spelling spelling) {
         rp_buf_text(&hub->mem, buf, "}");
     }
     if (buf->is_broken) return false;
-    return rp_spell_store(hub, m, spelling, head, head_size, rp_buf_slice(buf), rp_slice("\r\n", spelling == RP_EVENT ? 2 : 0));
+    return rp_spell_store(hub, m, spelling, head, head_size, rp_buf_slice(buf), rp_slice("\r\n", spelling == RP_EVENT || spelling == RP_EVENT_ENVELOPE ? 2 : 0));
 }
 
 // {"from":…,"to":…,"reason":…}, without the braces.
@@ -6847,8 +6857,8 @@ static void rp_reply_code(rtpush_hub *hub, rp_conn *c, int code) {
 // ============================================================================
 // >>push  the transports: how a reader is opened, told, kept alive and closed  (uses: reply, reader, ws, sse)
 //
-// Five wires over one reader: raw WebSocket, envelope, SSE, SSE with a reader's own
-// spelling, poll. To add a transport: a wire here, a way to ask for it in `route`, its
+// Six wires over one reader: raw WebSocket, envelope, SSE, SSE with the envelope's JSON,
+// SSE with a reader's own spelling, poll. To add a transport: a wire here, a way to ask for it in `route`, its
 // deadlines in `conn` and `clock`, a spelling in `spell` if its bytes can be shared, tests.
 // ============================================================================
 #ifdef RP_SERVER
@@ -7066,14 +7076,9 @@ static void rp_event_gap(rtpush_hub *hub, rp_reader *r, const rp_gap *gap) {
 
 // A message in the spelling that this reader asked for.
 static void rp_event_text(rtpush_hub *hub, const rp_conn *c, rp_buf *buf, const rtpush_message *m, bool is_replay) {
-    if (c->events != RP_EVENTS_ENVELOPE) {
-        rp_spell_event(hub, buf, m, c->events == RP_EVENTS_TOPIC && strcmp(m->topic, "gap") ? m->topic : NULL, is_replay);
-        return;
-    }
-    if (!is_replay) rp_event_id(hub, buf, m->seq);
-    rp_buf_text(&hub->mem, buf, "data: ");
-    rp_spell_envelope(hub, buf, m, is_replay);
-    rp_buf_text(&hub->mem, buf, "\n\n");
+    const char *other = c->events == RP_EVENTS_TOPIC && strcmp(m->topic, "gap") ? m->topic : NULL;
+    if (c->events == RP_EVENTS_ENVELOPE) rp_spell_event_envelope(hub, buf, m, is_replay);
+    else rp_spell_event(hub, buf, m, other, is_replay);
 }
 
 static bool rp_event_put(rtpush_hub *hub, rp_reader *r, const rp_msg *m, bool is_replay) {
@@ -7099,7 +7104,8 @@ static void rp_event_closing(rtpush_hub *hub, rp_reader *r, enum rp_closing why)
 }
 
 static const rp_wire rp_wire_event = {"sse", RTPUSH_SSE, RP_EVENT, rp_conn_write, rp_event_put, NULL, rp_event_gap, rp_event_closing, NULL};
-// For HTTP/1.0 (no chunks) and ?events=: spelled for this reader alone.
+static const rp_wire rp_wire_event_envelope = {"sse", RTPUSH_SSE, RP_EVENT_ENVELOPE, rp_conn_write, rp_event_put, NULL, rp_event_gap, rp_event_closing, NULL};
+// For HTTP/1.0 (no chunks) and ?events=topic: spelled for this reader alone.
 static const rp_wire rp_wire_event_own = {"sse", RTPUSH_SSE, -1, rp_conn_write, rp_event_put, NULL, rp_event_gap, rp_event_closing, NULL};
 
 // `retry:` with up to 20 % jitter, so that a server's readers do not come back as one.
@@ -7982,7 +7988,7 @@ static bool rp_poll_wait_read(rtpush_hub *hub, const rtpush_head *head, int64_t 
     return true;
 }
 
-// Has the presence of any of these topics changed since the reader's cursor?
+// Has the presence of any of these topics changed since the cursor that was asked from?
 static bool rp_poll_presence_is_new(rtpush_hub *hub, const rp_conn *c, uint64_t cursor) {
     rtpush_slice topic;
     for (uint16_t i = 0; i < c->reader.count; i++) {
@@ -8013,7 +8019,7 @@ static void rp_route_poll(rtpush_hub *hub, rp_conn *c, rp_gap *gap, bool has_cur
     rp_poll_answer answer;
     rp_reader *r = &c->reader;
     bool reads_presence = rp_reads_presence(c);
-    bool is_changed = reads_presence && (!has_cursor || rp_poll_presence_is_new(hub, c, rp_reader_cursor(hub, r)));
+    bool is_changed = reads_presence && (!has_cursor || rp_poll_presence_is_new(hub, c, gap->start));
     if (wait_ms <= 0) c->session->transport = RTPUSH_SHORT_POLL;
     if (c->session) rp_session_announce(hub, c->session);
     if (c->phase != RP_PHASE_HEAD || r->wire != &rp_wire_poll) return;
@@ -8043,6 +8049,11 @@ static enum rp_events rp_events_asked(const rtpush_head *head) {
     char text[16];
     if (rp_query_find(head->query, "events", text, sizeof text) < 0) return RP_EVENTS_PLAIN;
     return !strcmp(text, "topic") ? RP_EVENTS_TOPIC : !strcmp(text, "envelope") ? RP_EVENTS_ENVELOPE : RP_EVENTS_PLAIN;
+}
+
+static const rp_wire *rp_events_wire(const rp_conn *c) {
+    if (!c->is_http11 || c->events == RP_EVENTS_TOPIC) return &rp_wire_event_own;
+    return c->events == RP_EVENTS_ENVELOPE ? &rp_wire_event_envelope : &rp_wire_event;
 }
 
 static void rp_route_events(rtpush_hub *hub, rp_conn *c, const rp_gap *gap) {
@@ -8149,8 +8160,7 @@ static void rp_route_read(rtpush_request *request) {
         return;
     }
     c->events = (uint8_t)rp_events_asked(head);
-    const rp_wire *wire = is_envelope ? &rp_wire_envelope : is_socket ? &rp_wire_raw : !is_events ? &rp_wire_poll
-                        : c->is_http11 && c->events == RP_EVENTS_PLAIN ? &rp_wire_event : &rp_wire_event_own;
+    const rp_wire *wire = is_envelope ? &rp_wire_envelope : is_socket ? &rp_wire_raw : !is_events ? &rp_wire_poll : rp_events_wire(c);
     if (c->is_head) wait_ms = 0;
     if (start.kind == RP_START_NONE && !is_socket && !is_events && wait_ms <= 0) start.kind = RP_START_EARLIEST;
     bool has_cursor = start.kind >= RP_START_SEQ;

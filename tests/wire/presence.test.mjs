@@ -305,6 +305,19 @@ describe('presence', { concurrency: 6 }, () => {
     w.close();
   });
 
+  test('presence_a_long_poll_is_answered_at_once_if_members_changed_since_its_cursor', async (t) => {
+    const d = await start(t);
+    const { cursor } = await poll(d, '/live/@presence/room/a');
+    const ann = await sse(d, `/live/room/a?session=${sid('ann')}`);
+    await eventually(async () => (await poll(d, '/live/@presence/room/a')).cursor !== cursor, 'it is told'); // while nobody waits for it
+    const begin = Date.now(), body = await poll(d, `/live/@presence/room/a?wait=10&since=${cursor}`);
+    assert.deepEqual(body.messages.map((m) => m.data), [{ here: [sid('ann')], count: 1 }]);
+    assert.ok(Date.now() - begin < 5000);
+    const quiet = await poll(d, `/live/@presence/room/a?wait=1&since=${body.cursor}`);
+    assert.deepEqual(quiet.messages, []);
+    ann.close();
+  });
+
   test('presence_its_readers_are_no_members_and_its_names_stay_out_of_wildcards', async (t) => {
     const d = await daemon(t, '--presence', '**');
     const w = await Watcher.open(d, 'a');

@@ -2,7 +2,7 @@
 import { test, describe, after } from 'node:test';
 import assert from 'node:assert/strict';
 import { EventSource } from 'eventsource';
-import { daemon, get, request, poll, pub, publishAll, sse, Sse, requestBytes, datas, epochOf, range, readers, eventually, parked } from './lib.mjs';
+import { daemon, get, request, post, poll, pub, publishAll, sse, Sse, requestBytes, datas, epochOf, range, readers, eventually, parked } from './lib.mjs';
 
 const d = await daemon({ after });
 const JSON_TYPE = { 'Content-Type': 'application/json' };
@@ -181,6 +181,58 @@ describe('several topics', () => {
     const s = await open('&events=1');
     await pub(d, 'ev/a', 'x');
     assert.equal((await s.next()).event, undefined);
+    s.close();
+  });
+});
+
+describe('the envelope in events', () => {
+  const told = (m) => ({ ...m, data: JSON.parse(m.data) });
+  const open = (query, version) => Sse.open(d, `/live/env/**?events=envelope${query}`, {}, { version });
+
+  for (const version of ['1.1', '1.0']) {
+    test(`sse_events_envelope_says_topic_kind_and_event__http_${version}`, async () => {
+      const s = await open('', version);
+      assert.equal(s.r.headers['rtpush-events'], 'envelope');
+      const hello = told(await s.next());
+      assert.deepEqual([hello.data.type, hello.data.cursor, hello.data.heartbeat, hello.event], ['hello', hello.id, 15000, undefined]);
+      const first = await pub(d, 'env/a', 'a\r\n"b"');
+      await post(d, '/live/env/b?event=own', '{"x":[1]}', { 'Content-Type': 'application/json' });
+      await post(d, '/live/env/c', Buffer.from([0, 255]), { 'Content-Type': 'application/octet-stream' });
+      const got = (await s.take(3)).map(told);
+      assert.equal(got[0].id, got[0].data.id);
+      assert.deepEqual(got.map((m) => { const { type, topic, event, data, encoding } = m.data; return [m.event, type, topic, event, data, encoding]; }), [
+        [undefined, 'message', 'env/a', undefined, 'a\r\n"b"', undefined],
+        [undefined, 'message', 'env/b', 'own', { x: [1] }, undefined],
+        [undefined, 'message', 'env/c', undefined, 'AP8=', 'base64'],
+      ]);
+      assert.equal(got[0].id, first.id ?? got[0].id);
+      s.close();
+    });
+  }
+
+  test('sse_events_envelope_tells_a_gap_as_ever_and_resumes', async () => {
+    await pub(d, 'env/g', 'held');
+    const s = await open('&since=abcdefgh-7');
+    assert.equal(told(await s.next()).data.cursor, 'abcdefgh-7');
+    const gap = told(await s.next());
+    assert.deepEqual([gap.event, gap.data.from, gap.data.reason], ['gap', 'abcdefgh-7', 'epoch']);
+    const m = told(await s.next());
+    s.close();
+    await pub(d, 'env/g', 'later');
+    const again = await open(`&since=${m.id}`);
+    const hello = told(await again.next());
+    assert.deepEqual([hello.data.type, hello.data.cursor], ['hello', m.id]);
+    again.close();
+  });
+
+  test('sse_events_envelope_says_when_to_come_back_before_a_drain_ends_it', async (t) => {
+    const own = await daemon(t);
+    const s = await Sse.open(own, '/live/t?events=envelope');
+    assert.equal(told(await s.next()).data.type, 'hello');
+    own.process.kill('SIGTERM');
+    const bye = told(await s.next(6000));
+    assert.equal(bye.data.type, 'reconnect');
+    assert.ok(bye.data.after >= 0 && bye.data.after <= 3000);
     s.close();
   });
 });
