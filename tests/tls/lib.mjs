@@ -140,16 +140,23 @@ export class TlsDaemon extends wire.Daemon {
 // Between Node's TLS and the network: keeps what is to be sent until it is released (then it goes in one write), sees
 // the records (their types are in the clear), and may keep the FIN from the server.
 class Tap extends Duplex {
-  constructor(c, { keepsFin = false } = {}) {
+  constructor(c, { keepsFin = false, isBytewise = false } = {}) {
     super();
-    Object.assign(this, { c, keepsFin, isHeld: false, held: [], isEnded: false, inbound: [], c });
+    Object.assign(this, { c, keepsFin, isBytewise, isHeld: false, held: [], isEnded: false, inbound: [], writes: 0 });
     c.setNoDelay(true);
     c.on('data', (d) => { this.inbound.push(d); this.push(d); });
     c.on('end', () => { this.isPeerEnded = true; this.push(null); });
     c.on('error', (e) => { this.error = e; this.push(null); });
   }
   _read() {}
-  _write(d, encoding, done) { if (this.isHeld) this.held.push(d); else this.c.write(d); done(); }
+  _write(d, encoding, done) {
+    if (this.isBytewise) { this.drip(d).then(() => done()); return; }
+    if (this.isHeld) this.held.push(Buffer.from(d)); else this.c.write(d);
+    done();
+  }
+  async drip(d) {
+    for (const byte of d) { this.writes++; this.c.write(Buffer.from([byte])); await new Promise((done) => setImmediate(done)); }
+  }
   _final(done) { this.isEnded = true; if (!this.keepsFin) this.c.end(); done(); }
   _destroy(e, done) { this.c.destroy(); done(e); }
   hold() { this.isHeld = true; }
