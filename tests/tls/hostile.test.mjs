@@ -22,15 +22,12 @@ describe('the handshake', { concurrency: 3 }, () => {
   for (const version of ['TLSv1.2', 'TLSv1.3']) {
     test(`${version}_byte_by_byte`, async (t) => {
       const d = await daemon(t);
-      const c = net.connect(d.address);
-      await new Promise((done) => c.once('connect', done));
       const { tap, socket } = await d.tapped(only(version), { isBytewise: true });
       const conn = new wire.Conn(socket, d);
       conn.write(wire.requestBytes(d.host, 'GET', '/hello'));
       assert.equal((await conn.response()).text, 'hello');
       assert.ok(tap.writes > 300, `${tap.writes} writes`);
       tap.destroy();
-      c.destroy();
       await goesOn(d);
     });
   }
@@ -123,7 +120,7 @@ describe('the handshake', { concurrency: 3 }, () => {
 
 describe('writes', { concurrency: 3 }, () => {
   test('a_reader_that_stops_in_the_middle_of_a_record_and_goes_on__exact_bytes', async (t) => {
-    const d = await smallDaemon(t, 20000);
+    const d = await smallDaemon(t, 20000, '--set', 'history_bytes=10000000');
     const w = await wire.Ws.open(d, '/live/a?since=earliest');
     const sent = range(1, 8).map((n) => crypto.randomBytes(400000).toString('base64') + n);
     w.c.pause();

@@ -140,9 +140,9 @@ export class TlsDaemon extends wire.Daemon {
 // Between Node's TLS and the network: keeps what is to be sent until it is released (then it goes in one write), sees
 // the records (their types are in the clear), and may keep the FIN from the server.
 class Tap extends Duplex {
-  constructor(c, { keepsFin = false, isBytewise = false } = {}) {
+  constructor(c, { keepsFin = false, isBytewise = false, slowness = 0 } = {}) {
     super();
-    Object.assign(this, { c, keepsFin, isBytewise, isHeld: false, held: [], isEnded: false, inbound: [], writes: 0 });
+    Object.assign(this, { c, keepsFin, isBytewise, slowness, isHeld: false, held: [], isEnded: false, inbound: [], writes: 0 });
     c.setNoDelay(true);
     c.on('data', (d) => { this.inbound.push(d); this.push(d); });
     c.on('end', () => { this.isPeerEnded = true; this.push(null); });
@@ -155,7 +155,7 @@ class Tap extends Duplex {
     done();
   }
   async drip(d) {
-    for (const byte of d) { this.writes++; this.c.write(Buffer.from([byte])); await new Promise((done) => setImmediate(done)); }
+    for (const byte of d) { this.writes++; this.c.write(Buffer.from([byte])); await (this.slowness ? sleep(this.slowness) : new Promise((done) => setImmediate(done))); }
   }
   _final(done) { this.isEnded = true; if (!this.keepsFin) this.c.end(); done(); }
   _destroy(e, done) { this.c.destroy(); done(e); }
