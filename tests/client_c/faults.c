@@ -26,8 +26,7 @@ typedef struct pair {
     bool has_ended[2], is_refused; // refused: it gets a 502
     int kind;
     enum fault fault;
-    int side;      // whose bytes trigger the fault,
-    size_t left;   // after so many
+    size_t left;   // the fault strikes after so many bytes, of either side
     size_t slow;   // that many bytes of the answer come one by one
     int delay;     // each piece waits up to so long
     uint64_t held_until;
@@ -55,10 +54,9 @@ static void pair_end(pair *p, bool is_hard) {
 
 // When the next thing happens to it: mostly early, sometimes after much has passed.
 static void pair_plan(pair *p) {
-    static const unsigned scales[] = {60, 400, 2000, 2000, 6000, 6000, 20000, 400000};
+    static const unsigned scales[] = {60, 400, 800, 2000, 2000, 6000, 6000, 20000, 400000};
     static const enum fault kinds[] = {CUT_RST, CUT_RST, CUT_FIN, CUT_FIN, CUT_FIN, STALL};
     p->fault = kinds[chance(COUNT(kinds))];
-    p->side = chance(3) ? 1 : 0;
     p->left = 1 + chance(scales[chance(COUNT(scales))]);
     if (!chance(8)) p->slow = 1 + chance(1500), proxy.faults[BYTEWISE]++;
     p->delay = chance(8) ? 0 : 1 + (int)chance(15);
@@ -124,7 +122,6 @@ static void pair_block(pair *p) {
     default:
         p->held_until = real_ms() + 300 + chance(500);
         p->left = 0;
-        p->side = 0;
         p->fault = CUT_FIN;
     }
 }
@@ -154,8 +151,7 @@ static void pair_receive(pair *p, int i) {
 
 // How much of what side i sent may go on now.
 static size_t pair_allowance(const pair *p, int i) {
-    size_t n = p->size[i];
-    if (i == p->side && n > p->left) n = p->left;
+    size_t n = p->size[i] < p->left ? p->size[i] : p->left;
     return i == 1 && p->slow && n > 1 ? 1 : n;
 }
 
@@ -168,11 +164,11 @@ static void pair_forward(pair *p, int i) {
         if (i == 1 && n && p->is_in_head) p->is_in_head = !memmem(p->pipe[1], p->size[1], "\r\n\r\n", 4);
         p->size[i] -= n;
         memmove(p->pipe[i], p->pipe[i] + n, p->size[i]);
-        if (i == p->side && p->left != SIZE_MAX) p->left -= n;
+        if (p->left != SIZE_MAX) p->left -= n;
         if (i == 1 && p->slow) p->slow -= p->slow < n ? p->slow : n;
         if (n && p->delay) p->held_until = real_ms() + chance((unsigned)p->delay);
     }
-    if (i == p->side && !p->left) pair_strike(p);
+    if (!p->left) pair_strike(p);
     else if (p->has_ended[i] && !p->size[i]) pair_end(p, false);
 }
 
