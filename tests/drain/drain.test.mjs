@@ -174,7 +174,9 @@ describe('drain', () => {
     assert.equal(total(summaries, (s) => s.gaps), 65);
     assert.equal(p.sent.length, p.n);
   });
+});
 
+describe('tail', { concurrency: 3 }, () => {
   // Published, answered, SIGTERM at once: by each kind of client.
   for (const [name, begin, counts] of [
     ['ws_of_c', byC, { ws: 40 }], ['sse_of_c', byC, { sse: 40 }], ['longpoll_of_c', byC, { lp: 40 }],

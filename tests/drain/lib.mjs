@@ -13,12 +13,15 @@ export const BUILD = path.join(top, 'build');
 export const RTPUSHD = path.resolve(process.env.RTPUSHD ?? path.join(BUILD, 'rtpushd'));
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-// Compiles a program of this folder; under the sanitizers unless DRAIN_CFLAGS says otherwise.
+// Compiles a program of this folder, if it is not there already; under the sanitizers unless DRAIN_CFLAGS says
+// otherwise. -O0: compiling is most of what it costs.
 export function build(name) {
-  const out = path.join(BUILD, `drain-${name}`);
-  const flags = (process.env.DRAIN_CFLAGS ?? '-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined').split(' ');
+  const flags = (process.env.DRAIN_CFLAGS ?? '-g -O0 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined').split(' ');
+  const out = path.join(BUILD, `drain-${name}${flags.includes('-O2') ? '-O2' : ''}`), source = path.join(here, `${name}.c`);
+  const age = (file) => (fs.existsSync(file) ? fs.statSync(file).mtimeMs : 0);
+  if (age(out) > Math.max(age(source), age(path.join(top, 'rtpush.h')))) return out;
   fs.mkdirSync(BUILD, { recursive: true });
-  execFileSync(process.env.CC ?? 'gcc', [...flags, '-Wall', '-Wextra', path.join(here, `${name}.c`), '-o', out, '-pthread'], { stdio: 'inherit' });
+  execFileSync(process.env.CC ?? 'gcc', [...flags, '-Wall', '-Wextra', source, '-o', out, '-pthread'], { stdio: 'inherit' });
   return out;
 }
 
