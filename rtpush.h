@@ -2180,6 +2180,7 @@ typedef struct rp_tls_cert {
     SSL_CTX *ctx;
     char *cert, *key, *client_ca;
     bool client_optional;
+    unsigned char own_id[4]; // tells its sessions from those of the others
 } rp_tls_cert;
 
 struct rp_tls_kit {
@@ -2195,7 +2196,8 @@ struct rp_tls {
     SSL *ssl;
     rp_tls_trust *trust; // of a client; NULL: we are the server
     int fd;
-    bool wants_write, is_ended, is_eof;
+    bool wants_write, is_ended, is_eof, is_over; // over: the next recv says so at once
+    bool is_closing; // close_notify is to go, or has gone
     char *kept; // taken, and not yet out
     size_t kept_size;
     const char *why;
@@ -2297,19 +2299,33 @@ static int rp_tls_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_s
     return SSL_TLSEXT_ERR_OK;
 }
 
-// RFC 6066 §3: the first certificate that is valid for the name the client asks for.
-static int rp_tls_sni(SSL *ssl, int *alert, void *arg) {
+// The one name in a ClientHello's server_name (RFC 6066 §3), "" if there is none that can be one.
+static void rp_tls_hello_name(SSL *ssl, char name[256]) {
+    const unsigned char *p;
+    size_t size;
+    *name = 0;
+    if (!SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &p, &size) || size < 5) return;
+    size_t named = (size_t)p[3] << 8 | p[4]; // behind the list's size and the type
+    if (p[2] != TLSEXT_NAMETYPE_host_name || named != size - 5 || named > 255 || memchr(p + 5, 0, named)) return;
+    memcpy(name, p + 5, named);
+    name[named] = 0;
+}
+
+// The first certificate that is valid for the name the client asks for. It is chosen here, before a session is looked at,
+// and sessions are each certificate's own: one made where none is asked for opens no other (CVE-2025-23419).
+static int rp_tls_hello(SSL *ssl, int *alert, void *arg) {
     const rp_tls_kit *kit = (const rp_tls_kit *)arg;
-    const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    char name[256];
     (void)alert;
-    for (const rp_tls_cert *cert = kit->certs; cert && name; cert = cert->next) {
+    rp_tls_hello_name(ssl, name);
+    for (const rp_tls_cert *cert = kit->certs; cert && *name; cert = cert->next) {
         X509 *x509 = SSL_CTX_get0_certificate(cert->ctx);
         if (!x509 || X509_check_host(x509, name, 0, 0, NULL) != 1) continue;
         SSL_set_SSL_CTX(ssl, cert->ctx);
         SSL_set_verify(ssl, SSL_CTX_get_verify_mode(cert->ctx), NULL); // which the line above leaves as it was
-        return SSL_TLSEXT_ERR_OK;
+        break;
     }
-    return SSL_TLSEXT_ERR_OK;
+    return SSL_CLIENT_HELLO_SUCCESS;
 }
 
 // A server's context from its files. NULL: *why.
@@ -2330,11 +2346,10 @@ static SSL_CTX *rp_tls_server_ctx(rp_tls_kit *kit, const rp_tls_cert *cert, cons
         return NULL;
     }
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); // resumption by tickets, which cost us no memory
-    SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"rtpush", 6);
+    SSL_CTX_set_session_id_context(ctx, cert->own_id, sizeof cert->own_id);
     SSL_CTX_set_num_tickets(ctx, 1);
     SSL_CTX_set_alpn_select_cb(ctx, rp_tls_alpn, NULL);
-    SSL_CTX_set_tlsext_servername_callback(ctx, rp_tls_sni);
-    SSL_CTX_set_tlsext_servername_arg(ctx, kit);
+    SSL_CTX_set_client_hello_cb(ctx, rp_tls_hello, kit);
     return ctx;
 }
 
@@ -2342,6 +2357,8 @@ static SSL_CTX *rp_tls_server_ctx(rp_tls_kit *kit, const rp_tls_cert *cert, cons
 static int rp_tls_add(rp_tls_kit *kit, const char *cert, const char *key, const char *client_ca, bool client_optional, const char **why) {
     rp_tls_cert *added = (rp_tls_cert *)rp_mem_get(kit->mem, sizeof *added), **at = &kit->certs;
     if (!added) return RTPUSH_E_MEMORY;
+    for (; *at; at = &(*at)->next) added->own_id[0]++;
+    added->own_id[1] = !added->own_id[0];
     added->cert = rp_mem_text(kit->mem, rp_slice_of(cert));
     added->key = rp_mem_text(kit->mem, rp_slice_of(key ? key : cert));
     added->client_ca = client_ca ? rp_mem_text(kit->mem, rp_slice_of(client_ca)) : NULL;
@@ -2352,7 +2369,6 @@ static int rp_tls_add(rp_tls_kit *kit, const char *cert, const char *key, const 
         rp_tls_cert_free(kit->mem, added);
         return has_all ? RTPUSH_E_TLS : RTPUSH_E_MEMORY;
     }
-    while (*at) at = &(*at)->next;
     *at = added;
     return RTPUSH_OK;
 }
@@ -2478,6 +2494,10 @@ static const char *rp_tls_why(const rp_tls *tls) { return tls->why; }
 
 static bool rp_tls_wants_write(const rp_tls *tls) { return tls->wants_write; }
 
+// An end came with the last data: no back-end will tell of it.
+static bool rp_tls_is_over(const rp_tls *tls) { return tls->is_over; }
+
+
 // Sends what is kept. 0, or -errno.
 static ptrdiff_t rp_tls_flush(rp_tls *tls) {
     if (!tls->kept) return 0;
@@ -2530,7 +2550,8 @@ static ptrdiff_t rp_tls_send(rp_tls *tls, const rtpush_iov *iov, int count) {
     size_t taken = 0, at = 0;
     int piece = 0;
     if (tls->is_ended) return -EPIPE;
-    ptrdiff_t n = rp_tls_flush(tls);
+    ptrdiff_t n = tls->is_closing ? 0 : rp_tls_flush(tls);
+    if (tls->is_closing) tls->wants_write = false; // the close_notify is offered again
     while (n >= 0 && !tls->kept) {
         rtpush_slice record = rp_tls_gather(tls->kit, iov, count, &piece, &at);
         if (!record.size) break;
@@ -2548,26 +2569,36 @@ static ptrdiff_t rp_tls_recv(rp_tls *tls, char *buf, size_t cap) {
     if (tls->is_ended) return 0;
     ERR_clear_error();
     while (got + RP_RECORD <= cap && (n = SSL_read(tls->ssl, buf + got, (int)RP_MIN(cap - got, (size_t)INT32_MAX))) > 0) got += (size_t)n;
-    ptrdiff_t verdict = n > 0 ? 0 : rp_tls_verdict(tls, n);
+    ptrdiff_t verdict = n > 0 ? -EAGAIN : rp_tls_verdict(tls, n);
+    tls->is_over = !rp_errno_is_again(verdict);
     if (got) return (ptrdiff_t)got;
     if (tls->kept && rp_errno_is_again(verdict)) rp_tls_flush(tls); // it may have waited for this handshake
     return verdict;
 }
 
-// Our half ends: close_notify, and a client keeps the session for next time.
-static void rp_tls_end(rp_tls *tls) {
-    if (tls->trust && !tls->is_ended && SSL_is_init_finished(tls->ssl)) {
-        SSL_SESSION *session = SSL_get1_session(tls->ssl);
-        if (session && SSL_SESSION_is_resumable(session)) {
-            SSL_SESSION_free((SSL_SESSION *)tls->trust->session);
-            tls->trust->session = session;
-        } else SSL_SESSION_free(session);
+// A client keeps the session for its next connection.
+static void rp_tls_keep_session(rp_tls *tls) {
+    SSL_SESSION *session = tls->trust && SSL_is_init_finished(tls->ssl) ? SSL_get1_session(tls->ssl) : NULL;
+    if (session && SSL_SESSION_is_resumable(session)) {
+        SSL_SESSION_free((SSL_SESSION *)tls->trust->session);
+        tls->trust->session = session;
+    } else {
+        SSL_SESSION_free(session);
     }
-    if (tls->is_ended) return;
+}
+
+// Our half ends, with a close_notify. false: the socket does not take it yet; to be called again when it does.
+static bool rp_tls_end(rp_tls *tls) {
+    if (tls->is_ended) return true;
+    if (!tls->is_closing) rp_tls_keep_session(tls);
+    tls->is_closing = true;
+    ERR_clear_error();
+    int n = SSL_is_init_finished(tls->ssl) ? SSL_shutdown(tls->ssl) : 0;
+    if (n < 0 && rp_errno_is_again(rp_tls_verdict(tls, n)) && tls->wants_write) return false;
+    tls->wants_write = false;
     tls->is_ended = true;
     ERR_clear_error();
-    if (SSL_is_init_finished(tls->ssl)) SSL_shutdown(tls->ssl);
-    ERR_clear_error();
+    return true;
 }
 
 // The common name of a client's certificate that was verified. -1: none; else its length, in buf.
@@ -2597,7 +2628,8 @@ static rp_tls *rp_tls_accept(rp_tls_kit *kit, int fd) { (void)kit, (void)fd; ret
 static ptrdiff_t rp_tls_send(rp_tls *tls, const rtpush_iov *iov, int count) { (void)tls, (void)iov, (void)count; return -EPIPE; }
 static ptrdiff_t rp_tls_recv(rp_tls *tls, char *buf, size_t cap) { (void)tls, (void)buf, (void)cap; return -EPIPE; }
 static bool rp_tls_wants_write(const rp_tls *tls) { (void)tls; return false; }
-static void rp_tls_end(rp_tls *tls) { (void)tls; }
+static bool rp_tls_end(rp_tls *tls) { (void)tls; return true; }
+static bool rp_tls_is_over(const rp_tls *tls) { (void)tls; return false; }
 static ptrdiff_t rp_tls_peer_name(const rp_tls *tls, char *buf, size_t cap) { (void)tls, (void)buf, (void)cap; return -1; }
 #ifdef RP_CLIENT
 static const char *rp_tls_why(const rp_tls *tls) { (void)tls; return ""; }
@@ -6227,6 +6259,9 @@ typedef struct rp_inflow {
     rp_ws ws;
 } rp_inflow;
 
+// Why a connection is one too many.
+enum rp_over { RP_OVER_NOT, RP_OVER_ALL, RP_OVER_IP };
+
 // ?events=: data alone; named by topic where a message has no event; each message as an envelope's JSON (PROTOCOL §3).
 enum rp_events { RP_EVENTS_PLAIN, RP_EVENTS_TOPIC, RP_EVENTS_ENVELOPE };
 
@@ -6248,6 +6283,7 @@ struct rp_conn {
     uint8_t phase, want;
     bool is_http11, keeps, is_head; // of the request at hand: version, may be followed by another, HEAD
     bool is_first;    // no request has been answered yet
+    uint8_t is_over;  // beyond a limit: its first request gets this (rp_over)
     bool has_bytes;   // of the next request
     bool is_shut;     // our half is closed
     bool is_ended;    // the peer's half is
@@ -6526,11 +6562,20 @@ static void rp_conn_resume_later(rtpush_hub *hub, rp_conn *c) {
     hub->server->resume = c;
 }
 
+static void rp_conn_block(rtpush_hub *hub, rp_conn *c, bool is_blocked, bool is_moving) {
+    bool was_stalled = c->stalled != 0;
+    c->reader.is_blocked = is_blocked;
+    if (is_blocked && (is_moving || !was_stalled)) c->stalled = hub->wheel.now;
+    if (!is_blocked) c->stalled = 0;
+    rp_conn_watch(hub, c);
+    if (is_blocked) rp_conn_arm(hub, c);
+}
+
 // All own bytes are out: input that waited for room goes on; the last step of its end.
 static void rp_conn_drained(rtpush_hub *hub, rp_conn *c) {
     if (c->is_paused && (c->phase == RP_PHASE_HEAD || c->phase == RP_PHASE_SOCKET)) rp_conn_resume_later(hub, c);
     if (c->phase != RP_PHASE_LINGER || c->is_shut) return;
-    if (rp_conn_tls(c)) rp_tls_end(rp_conn_tls(c));
+    if (rp_conn_tls(c) && !rp_tls_end(rp_conn_tls(c))) { rp_conn_block(hub, c, true, false); return; }
     hub->sys.shutdown(hub->sys.user, c->fd);
     c->is_shut = true;
     c->stalled = 0;
@@ -6572,15 +6617,6 @@ static ptrdiff_t rp_conn_send(rtpush_hub *hub, rp_conn *c, const rtpush_iov *iov
     if (rp_errno_is_again(sent)) return 0;
     rp_conn_drop(hub, c, 1006);
     return -1;
-}
-
-static void rp_conn_block(rtpush_hub *hub, rp_conn *c, bool is_blocked, bool is_moving) {
-    bool was_stalled = c->stalled != 0;
-    c->reader.is_blocked = is_blocked;
-    if (is_blocked && (is_moving || !was_stalled)) c->stalled = hub->wheel.now;
-    if (!is_blocked) c->stalled = 0;
-    rp_conn_watch(hub, c);
-    if (is_blocked) rp_conn_arm(hub, c);
 }
 
 // The writing of every wire: see rp_wire.write.
@@ -9418,6 +9454,13 @@ static const char *rp_refusal_text(int status) {
 
 static void rp_input_refuse(rtpush_hub *hub, rp_conn *c, int status) { rp_reply_refuse(hub, c, status, rp_refusal_text(status)); }
 
+// One connection too many.
+static void rp_input_refuse_over(rtpush_hub *hub, rp_conn *c) {
+    bool is_all = c->is_over == RP_OVER_ALL;
+    c->keeps = false;
+    rp_reply_error(hub, c, is_all ? 503 : 429, is_all ? "too many connections (connections_max)" : "too many connections from one address (connections_per_ip_max)", "Retry-After: 5\r\n");
+}
+
 // A body that is not all here: head and body are kept until it is.
 static void rp_input_await(rtpush_hub *hub, rp_conn *c, const rtpush_head *head, const char *data, size_t head_size, size_t size) {
     c->inflow = (rp_inflow *)rp_mem_get(&hub->mem, sizeof *c->inflow);
@@ -9446,6 +9489,7 @@ static size_t rp_input_head(rtpush_hub *hub, rp_conn *c, const char *data, size_
     c->is_head = n > 0 && rp_slice_equals(head->method, "HEAD");
     c->keeps = n > 0 && head->keep_alive && !hub->server->is_draining;
     if (n < 0) { rp_input_refuse(hub, c, (int)-n); return size; }
+    if (c->is_over) { rp_input_refuse_over(hub, c); return size; }
     size_t head_size = (size_t)n;
     if (head->wants_websocket && (head->length || head->is_chunked)) { rp_input_refuse(hub, c, 400); return size; }
     if (head->length > (uint64_t)d->body_max) { rp_input_refuse(hub, c, 413); return size; }
@@ -9689,32 +9733,43 @@ static void rp_input_end(rtpush_hub *hub, rp_conn *c) {
     }
 }
 
-// One receive, bounded: the others' turn comes before its next one.
-static void rp_input_receive(rtpush_hub *hub, rp_conn *c) {
-    rp_server *server = hub->server;
-    size_t have = c->tail ? rp_buf_size(c->tail) : 0;
+// What one receive gives. -errno as rtpush_sys.recv, 0: the peer has ended.
+static ptrdiff_t rp_input_recv(rtpush_hub *hub, rp_conn *c, size_t have) {
+    char *room = hub->server->input + have;
     size_t cap = (size_t)hub->desc.input_per_turn;
     ptrdiff_t n;
     do {
-        n = rp_conn_tls(c) ? rp_tls_recv(rp_conn_tls(c), server->input + have, RP_MAX(cap, (size_t)RP_RECORD))
-                           : hub->sys.recv(hub->sys.user, c->fd, server->input + have, cap);
+        n = rp_conn_tls(c) ? rp_tls_recv(rp_conn_tls(c), room, RP_MAX(cap, (size_t)RP_RECORD)) : hub->sys.recv(hub->sys.user, c->fd, room, cap);
         hub->stats.reads++;
     } while (n == -EINTR);
+    return n;
+}
+
+// One receive, bounded: the others' turn comes before its next one. false: there was nothing, or it has ended.
+static bool rp_input_receive_once(rtpush_hub *hub, rp_conn *c) {
+    size_t have = c->tail ? rp_buf_size(c->tail) : 0;
+    ptrdiff_t n = rp_input_recv(hub, c, have);
     if (rp_errno_is_again(n)) {
         if (rp_conn_tls(c)) rp_conn_watch(hub, c);
-        return;
+        return false;
     }
-    if (n < 0) { rp_conn_drop(hub, c, 1006); return; }
+    if (n < 0) { rp_conn_drop(hub, c, 1006); return false; }
     c->seen = hub->wheel.now;
-    if (n == 0) { rp_input_end(hub, c); return; }
+    if (n == 0) { rp_input_end(hub, c); return false; }
     hub->stats.bytes_in += (uint64_t)n;
     if (c->phase == RP_PHASE_LINGER) {
         c->bytes += (uint64_t)n;
         if (c->bytes > 65536 && c->is_shut) rp_conn_drop(hub, c, 1006); // enough was read past
-        return;
+        return true;
     }
     rp_input_untail(hub, c);
-    rp_input(hub, c, server->input, have + (size_t)n);
+    rp_input(hub, c, hub->server->input, have + (size_t)n);
+    return true;
+}
+
+static void rp_input_receive(rtpush_hub *hub, rp_conn *c) {
+    bool had = rp_input_receive_once(hub, c);
+    if (had && rp_conn_tls(c) && rp_tls_is_over(rp_conn_tls(c)) && c->phase != RP_PHASE_DEAD && !c->is_paused) rp_input_receive_once(hub, c);
 }
 
 // Input that waited.
@@ -10403,16 +10458,27 @@ static ptrdiff_t rp_link_recv(rtpush_hub *hub, rp_link *l, char *room, size_t ca
     return n;
 }
 
+// The end that came with the last data.
+static void rp_link_receive_end(rtpush_hub *hub, rp_link *l) {
+    ptrdiff_t n = rp_link_recv(hub, l, hub->server->input, hub->server->input_cap);
+    if (!rp_errno_is_again(n)) rp_link_fail(hub, l, n ? RTPUSH_E_CLOSED : RTPUSH_OK, n ? rp_tls_why(l->tls) : "the server ended the connection");
+}
+
 // One receive: then the others' turn comes.
 static void rp_link_receive(rtpush_hub *hub, rp_link *l) {
     char *room = rp_buf_room(&hub->mem, &l->in, RP_LINK_READ);
     if (!room) { rp_link_fail(hub, l, RTPUSH_E_MEMORY, "out of memory"); return; }
     ptrdiff_t n = rp_link_recv(hub, l, room, RP_LINK_READ);
     if (n == 0) { rp_link_fail(hub, l, RTPUSH_OK, "the server ended the connection"); return; }
-    if (n < 0 && !rp_errno_is_again(n)) { rp_link_fail(hub, l, RTPUSH_E_CLOSED, l->tls && n == -EPROTO ? rp_tls_why(l->tls) : strerror((int)-n)); return; }
+    if (n < 0 && !rp_errno_is_again(n)) {
+        bool is_said = l->tls && n == -EPROTO; // in TLS 1.3 a client hears only here that its certificate is refused
+        rp_link_fail(hub, l, is_said ? RTPUSH_E_TLS : RTPUSH_E_CLOSED, is_said ? rp_tls_why(l->tls) : strerror((int)-n));
+        return;
+    }
     l->in.end += (size_t)RP_MAX(n, (ptrdiff_t)0);
     if (n > 0 && l->phase == RP_LINK_PROXY) rp_link_proxied(hub, l);
     else if (n > 0) l->owner->input(hub, l);
+    if (n > 0 && l->phase == RP_LINK_OPEN && l->tls && rp_tls_is_over(l->tls)) { rp_link_receive_end(hub, l); return; }
     if (l->phase != RP_LINK_DEAD && !rp_buf_size(&l->in)) rp_buf_free(&hub->mem, &l->in); // an idle one keeps nothing
 }
 
@@ -12520,8 +12586,8 @@ static void rp_accept_one(rtpush_hub *hub, int fd, const rtpush_peer *peer, bool
     if (hub->desc.connections_per_ip_max > 0) is_ip_over = rp_ip_count(hub, c, 1) > (uint64_t)hub->desc.connections_per_ip_max;
     if (!is_over && !is_ip_over) return;
     hub->stats.refused++;
-    c->keeps = false;
-    rp_reply_error(hub, c, is_over ? 503 : 429, is_over ? "too many connections (connections_max)" : "too many connections from one address (connections_per_ip_max)", "Retry-After: 5\r\n");
+    c->is_over = is_over ? RP_OVER_ALL : RP_OVER_IP;
+    if (!is_tls) rp_input_refuse_over(hub, c); // over TLS it has to have asked first
 }
 
 static void rp_server_accept(rtpush_hub *hub, rp_listener *listener) {
