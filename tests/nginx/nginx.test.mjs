@@ -26,6 +26,12 @@ async function eventStream(t, d, ng, ms) {
   return { c, published };
 }
 
+// Waits for so many requests besides those that ask for the count.
+async function polled(port, n) {
+  let asked = 0;
+  await eventually(async () => (await statsOf(port)).requests - ++asked >= n, `${n} polls`);
+}
+
 describe('bad', { concurrency: 3 }, () => {
   test('bad_websocket_alone_fails_and_says_so', async (t) => {
     const { ng } = await setup(t, 'bad.conf');
@@ -113,10 +119,11 @@ describe('bad', { concurrency: 3 }, () => {
   for (const transport of ['sse', 'lp', 'sp']) {
     test(`bad_${transport}__nothing_is_lost_over_the_cuts`, async (t) => {
       const { d, ng } = await setup(t, 'bad.conf');
-      const r = rtcat(t, `${ng.url}/t`, transport, '--count', '8'), js = client(t, ng.url, 't', { transports: [{ sse: 'sse', lp: 'longpoll', sp: 'shortpoll' }[transport]] });
+      const r = rtcat(t, `${ng.url}/t`, transport, '--count', '8');
+      if (transport === 'sp') await polled(d.port, 1);
+      const js = client(t, ng.url, 't', { transports: [{ sse: 'sse', lp: 'longpoll', sp: 'shortpoll' }[transport]] });
       await js.ready;
-      if (transport === 'sp') await eventually(async () => (await statsOf(d.port)).reads > 8, 'rtcat polls');
-      else await readers(d.port, 2);
+      if (transport !== 'sp') await readers(d.port, 2);
       for (const n of range(8)) {
         await publish(ng.url, 't', n);
         if (n === '2' || n === '5') await sleep(4500); // longer than the cut
@@ -137,7 +144,7 @@ describe('good', { concurrency: 3 }, () => {
     test(`good_rtcat_${transport}__all_in_order__through_silences`, async (t) => {
       const { d, ng } = await setup(t, 'good.conf', [...QUICK, '--set', 'poll_max_ms=2000']);
       const r = rtcat(t, `${ng.url}/t`, transport, '--count', '6');
-      if (transport === 'sp') await eventually(async () => (await statsOf(d.port)).requests >= 3, 'it polls');
+      if (transport === 'sp') await polled(d.port, 1);
       else await readers(d.port, 1);
       for (const n of range(6)) {
         await publish(ng.url, 't', n);
@@ -179,6 +186,16 @@ describe('good', { concurrency: 3 }, () => {
     assert.equal(await c.exit, 28, 'only --max-time ends it');
     t.diagnostic(`first byte ${c.first} ms (with curl's start), message ${latency} ms`);
   });
+
+  // A browser names the origin of its page; the daemon compares it with the Host it was asked by.
+  for (const [file, wanted] of [['good.conf', 202], ['bad.conf', 403]]) {
+    test(`origin_of_a_page__${file === 'good.conf' ? 'good_passes' : 'bad_is_refused'}`, async (t) => {
+      const { ng } = await setup(t, file);
+      const c = curl(t, '-i', '-H', `Origin: ${new URL(ng.url).origin}`, '-d', 'x', `${ng.url}/t`);
+      await c.exit;
+      assert.match(c.out, new RegExp(`^HTTP/1.1 ${wanted} `), c.out);
+    });
+  }
 
   test('good_retry_after_passes', async (t) => {
     const { ng } = await setup(t, 'good.conf', ['--set', 'connections_per_ip_max=1']);
