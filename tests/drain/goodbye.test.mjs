@@ -191,4 +191,26 @@ describe('goodbye', { concurrency: 2 }, () => {
     assert.equal(lost, 0, 'requests without an answer');
     await ended(d, 5000);
   });
+
+  // A 201 is a promise: the message reaches the readers who were there when it came, or it is refused (503, to be tried
+  // again elsewhere). It came before SIGTERM, on a new connection; so did the reader.
+  for (const kind of ['longpoll', 'envelope']) {
+    test(`a_publish_sent_before_sigterm_reaches_a_reader_by_${kind}__or_is_refused`, async (t) => {
+      const d = await daemon(t, '--drain-spread', '0');
+      const one = await KINDS[kind][0](d);
+      if (kind === 'longpoll') await parked(d, 1);
+      d.process.kill('SIGSTOP');
+      await sleep(50);
+      const c = await d.connect();
+      c.write(requestBytes(d.host, 'POST', '/live/t', {}, 'x'));
+      await sleep(50);
+      term(d);
+      d.process.kill('SIGCONT');
+      const { status } = await c.response('POST');
+      const got = kind === 'longpoll' ? pollBody(await one.response('GET', LATE)).messages.length
+        : (await one.expectClose(1012, undefined, LATE)).seen.filter((m) => JSON.parse(m.text).type === 'message').length;
+      assert.ok(status === 503 || got === 1, `answered ${status}, and the reader got ${got} messages`);
+      await ended(d, 12000);
+    });
+  }
 });

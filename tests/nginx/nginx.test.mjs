@@ -32,7 +32,7 @@ async function polled(port, n) {
   await eventually(async () => (await statsOf(port)).requests - ++asked >= n, `${n} polls`);
 }
 
-describe('bad', { concurrency: 3 }, () => {
+describe('bad', { concurrency: 6 }, () => {
   test('bad_websocket_alone_fails_and_says_so', async (t) => {
     const { ng } = await setup(t, 'bad.conf');
     const r = rtcat(t, `${ng.url}/t`, 'ws', '--no-reconnect');
@@ -139,7 +139,7 @@ describe('bad', { concurrency: 3 }, () => {
   }
 });
 
-describe('good', { concurrency: 3 }, () => {
+describe('good', { concurrency: 6 }, () => {
   for (const transport of ['auto', 'ws', 'sse', 'lp', 'sp']) {
     test(`good_rtcat_${transport}__all_in_order__through_silences`, async (t) => {
       const { d, ng } = await setup(t, 'good.conf', [...QUICK, '--set', 'poll_max_ms=2000']);
