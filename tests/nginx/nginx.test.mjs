@@ -275,4 +275,17 @@ describe('good', { concurrency: 6 }, () => {
     for (const x of js) assert.deepEqual(x.gaps.map((g) => g.reason), ['epoch']);
     assert.deepEqual(failures, [], 'refusals seen by the publisher');
   });
+
+  // On a kept connection nginx has sent the POST, so it may not send it to the other one: it must get its answer.
+  test('good_a_post_under_way_at_sigterm_is_answered__not_a_502', async (t) => {
+    const { d, ng } = await setup(t, 'good.conf');
+    await publish(ng.url, 't', 'so that a connection is kept');
+    d.process.kill('SIGSTOP');
+    const c = curl(t, '-i', '-d', 'x', `${ng.url}/t`);
+    await sleep(300);
+    d.process.kill('SIGTERM');
+    d.process.kill('SIGCONT');
+    await c.exit;
+    assert.match(c.out, /^HTTP\/1\.1 (20[12]|503) /);
+  });
 });
