@@ -268,7 +268,7 @@ extern "C" {
     X(E_TRANSPORT, "only a WebSocket can be sent to directly; publish to @user/NAME instead")       \
     X(E_UNAUTHORIZED, "not authenticated")                                                          \
     X(E_FORBIDDEN, "not allowed")                                                                   \
-    X(E_UNAVAILABLE, "the bus does not accept messages now")                                        \
+    X(E_UNAVAILABLE, "messages are not taken now: the bus does not, or the server drains")                                        \
     X(E_TOPICS, "too many topics, all of them read (desc.topics_max)")                              \
     X(E_PATTERNS, "too many patterns (desc.patterns_max)")                                          \
     X(E_SUBSCRIPTIONS, "too many topics for one session (desc.session_topics_max)")                 \
@@ -554,8 +554,9 @@ RTPUSH_DEF void rtpush_stop(rtpush_hub *hub);
 RTPUSH_DEF int rtpush_fd(rtpush_hub *hub);
 // Milliseconds until rtpush_step has something to do by itself; 0 now, -1 never.
 RTPUSH_DEF int rtpush_timeout(rtpush_hub *hub);
-// A deploy: the listeners close, parked polls are answered at once, each other reader is closed at its own
-// moment within spread_ms and told its own delay; at deadline_ms (-1 none) what is left is cut. 0 is 3,000 and 10,000.
+// A deploy: the listeners close; for 200 ms more what is on its way is taken; then clients publish no more (503), parked
+// polls are answered, each other reader is closed at its own moment within spread_ms and told its own delay; at
+// deadline_ms (-1 none) what is left is cut. 0 is 3,000 and 10,000.
 RTPUSH_DEF int rtpush_drain(rtpush_hub *hub, int64_t spread_ms, int64_t deadline_ms);
 RTPUSH_DEF bool rtpush_is_draining(rtpush_hub *hub);
 // Closes every connection (on_close runs), frees all. Inside a callback it is done at the end of the turn.
@@ -6369,9 +6370,10 @@ typedef struct rp_server {
     char date[30];
     int64_t date_second;
     bool is_draining, is_in_step, is_doomed, is_over;
+    bool is_leaving;      // of a drain: readers are sent away, and no client publishes any more
     uint32_t depth;       // of calls that may run callbacks: what is destroyed inside goes when the outermost ends
     uint64_t drain_deadline, drain_spread;
-    rp_timer drain_timer;
+    rp_timer drain_timer, leave_timer;
     rtpush_head head;     // of the request at hand
     rtpush_event events[RP_EVENTS];
     volatile int is_stopped; // set by any thread or signal handler
@@ -7591,7 +7593,7 @@ static int rp_open_reader(rtpush_hub *hub, rp_conn *c, const rp_wire *wire, cons
     }
     rp_reader_start(hub, r, start, gap);
     if (gap->is_told) hub->stats.gaps++;
-    if (server->is_draining) c->drain_at = hub->wheel.now + 1, c->drain_ms = (uint32_t)(server->drain_spread / 2);
+    if (server->is_leaving) c->drain_at = hub->wheel.now + 1, c->drain_ms = (uint32_t)(server->drain_spread / 2);
     return RTPUSH_OK;
 }
 
@@ -7729,10 +7731,12 @@ static void rp_envelope_refuse(rtpush_hub *hub, rp_conn *c, rtpush_slice ref, in
     rp_envelope_error(hub, c, ref, rp_http_error_code(rp_reply_status(code)), rtpush_strerror(code));
 }
 
-// Publishes what a client asked for, after on_publish has seen it. 0: `done` is or will be called.
+// Publishes what a client asked for, after on_publish has seen it. 0: `done` is or will be called. Nothing is taken once
+// a drain sends readers away: who has gone would never get it.
 static int rp_push_publish(rtpush_hub *hub, rp_session *from, rtpush_publication *what) {
     rtpush_publication asked = *what;
     int code = RTPUSH_OK;
+    if (hub->server->is_leaving) return RTPUSH_E_UNAVAILABLE;
     if (hub->desc.on_publish) code = hub->desc.on_publish(hub, rp_session_handle(from), what, hub->desc.user);
     if (code) return code;
     what->done = asked.done; // the answer goes to who asked, whatever the hook changed
@@ -8070,8 +8074,8 @@ static void rp_route_poll(rtpush_hub *hub, rp_conn *c, rp_gap *gap, bool has_cur
         has_any = rp_scan_next(&scan) != NULL;
         if (!has_any) rp_reader_level(hub, r);
     }
-    if (hub->server->is_draining) answer.reconnect_ms = (int64_t)(hub->server->drain_spread / 2);
-    if (has_any || (wait_ms <= 0 && !r->ahead) || hub->server->is_draining) {
+    if (hub->server->is_leaving) answer.reconnect_ms = (int64_t)(hub->server->drain_spread / 2);
+    if (has_any || (wait_ms <= 0 && !r->ahead) || hub->server->is_leaving) {
         if (!has_any && by_tag && wait_ms <= 0) rp_poll_not_modified(hub, c);
         else rp_poll_reply(hub, c, &answer, true);
         return;
@@ -8189,6 +8193,10 @@ static void rp_route_read(rtpush_request *request) {
     if (!wrong && !rp_start_read(head, !is_socket && !is_events, &start, &by_tag)) wrong = "since is a cursor, a number, latest, earliest or -N";
     if (!wrong && !is_socket && !is_events && !rp_poll_wait_read(hub, head, &wait_ms)) wrong = "wait is a number of seconds";
     if (wrong) { rp_reply_error(hub, c, 400, wrong, ""); return; }
+    if (hub->server->is_draining && start.kind == RP_START_CURSOR && strcmp(start.epoch, hub->log.epoch)) {
+        rp_conn_finish(hub, c); // it has been at our successor: it is to go there again, not to read our log once more (RFC 9112 §9.3.1)
+        return;
+    }
     for (uint32_t i = 0; i < hub->server->name_count; i++)
         if (!rp_auth_may(hub, request->login.identity, RTPUSH_VERB_READ, hub->server->names[i])) { rp_reply_code(hub, c, RTPUSH_E_FORBIDDEN); return; }
     if (c->is_head && is_events) {
@@ -11673,6 +11681,12 @@ static const char *rp_envelope_said_answer(rp_client *c, const rp_told *said, bo
     }
     rp_parcel *parcel = rp_parcel_by_ref(c, ref);
     if (!parcel || !parcel->via) return NULL;
+    if (is_error && rp_code_of_error(said->code) == RTPUSH_E_UNAVAILABLE) { // perhaps later, perhaps elsewhere
+        parcel->via = RP_VIA_NONE;
+        c->post_at = c->hub->wheel.now + (uint64_t)c->desc.backoff_ms;
+        rp_client_arm(c);
+        return NULL;
+    }
     if (!is_error && !rp_told_cursor(said->id, &cursor)) return "an ack of a publish without an id";
     rp_parcel_end(c, parcel, is_error ? 0 : cursor.seq, is_error ? rp_code_of_error(said->code) : RTPUSH_OK);
     rp_client_pump(c);
@@ -12708,14 +12722,7 @@ static bool rp_conn_is_reader(const rp_conn *c) { return c->phase == RP_PHASE_PA
 static void rp_drain_conn(rtpush_hub *hub, rp_conn *c, uint64_t place, uint64_t count) {
     uint64_t delay = hub->server->drain_spread * (2 * place + 1) / (2 * count);
     rp_poll_answer answer;
-    c->keeps = false;
-    if (c->phase == RP_PHASE_HEAD && c->is_in_input) return; // its request is being answered
-    if (c->phase == RP_PHASE_HEAD && !c->is_first && !c->has_bytes) {
-        rp_conn_finish(hub, c);
-    } else if (c->phase == RP_PHASE_HEAD) {
-        c->drain_at = hub->wheel.now + 500; // just accepted: its request may be on its way
-        rp_conn_arm(hub, c);
-    } else if (c->phase == RP_PHASE_PARKED) {
+    if (c->phase == RP_PHASE_PARKED) {
         rp_poll_answer_init(&answer, NULL);
         answer.reconnect_ms = (int64_t)delay;
         rp_poll_reply(hub, c, &answer, true);
@@ -12726,21 +12733,39 @@ static void rp_drain_conn(rtpush_hub *hub, rp_conn *c, uint64_t place, uint64_t 
     }
 }
 
-static void rp_server_drain(rtpush_hub *hub) {
+// Whoever reads is sent away.
+static void rp_drain_leave(rtpush_hub *hub, rp_timer *timer) {
     rp_server *server = hub->server;
     uint64_t readers = 0, place = 0;
-    for (rp_listener *l = server->listeners; l; l = l->next) rp_server_accept(hub, l); // who waits already gets in
-    rp_listeners_close(hub);
-    server->is_draining = true;
+    (void)timer;
+    server->is_leaving = true;
     for (uint32_t i = 0; i < rp_slab_end(&server->conns); i++)
         readers += (rp_slab_at(&server->conns, i)->generation & 1) && rp_conn_is_reader((rp_conn *)(void *)rp_slab_at(&server->conns, i));
     for (uint32_t i = 0; i < rp_slab_end(&server->conns); i++) {
         rp_slot *slot = rp_slab_at(&server->conns, i);
         rp_conn *c = (rp_conn *)(void *)slot;
+        if ((slot->generation & 1) && rp_conn_is_reader(c)) rp_drain_conn(hub, c, place++, readers);
+    }
+}
+
+enum { RP_DRAIN_LAST_MS = 200, RP_DRAIN_IDLE_MS = 500 };
+
+// First the listeners close, and what is on its way is still taken: all that was or will be acknowledged reaches all
+// who read. Then, RP_DRAIN_LAST_MS later, readers are sent away.
+static void rp_server_drain(rtpush_hub *hub) {
+    rp_server *server = hub->server;
+    for (rp_listener *l = server->listeners; l; l = l->next) rp_server_accept(hub, l); // who waits already gets in
+    rp_listeners_close(hub);
+    server->is_draining = true;
+    rp_timer_start(&hub->wheel, &server->leave_timer, hub->wheel.now + RP_DRAIN_LAST_MS);
+    for (uint32_t i = 0; i < rp_slab_end(&server->conns); i++) {
+        rp_slot *slot = rp_slab_at(&server->conns, i);
+        rp_conn *c = (rp_conn *)(void *)slot;
         if (!(slot->generation & 1) || !rp_conn_is_live(c)) continue;
-        bool is_reader = rp_conn_is_reader(c);
-        rp_drain_conn(hub, c, place, RP_MAX(readers, (uint64_t)1));
-        place += is_reader;
+        c->keeps = false;
+        if (c->phase != RP_PHASE_HEAD || c->is_in_input) continue; // in input: its request is being answered
+        c->drain_at = hub->wheel.now + RP_DRAIN_IDLE_MS; // a request may be on its way, on a kept connection too
+        rp_conn_arm(hub, c);
     }
 }
 
@@ -12937,6 +12962,7 @@ static int rp_server_open(rtpush_hub *hub) {
     rp_slab_init(&server->timers, mem, sizeof(rp_host_timer));
     server->accept_again.fire = rp_accept_again;
     server->drain_timer.fire = rp_drain_cut;
+    server->leave_timer.fire = rp_drain_leave;
     server->date_second = -1;
     server->input_cap = (size_t)(d->head_max + RP_MAX(d->input_per_turn, (int64_t)RP_RECORD)) + 1024;
     server->input = (char *)rp_mem_get(mem, server->input_cap);
