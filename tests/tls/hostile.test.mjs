@@ -3,7 +3,7 @@ import { test, describe } from 'node:test';
 import assert from 'node:assert/strict';
 import net from 'node:net';
 import crypto from 'node:crypto';
-import { daemon, smallDaemon, curl, run, sClient, rtcat, ca, wire, eventually, sleep, range, WebSocket } from './lib.mjs';
+import { daemon, smallDaemon, issue, curl, run, sClient, rtcat, ca, wire, eventually, sleep, range, WebSocket } from './lib.mjs';
 
 const only = (version) => ({ minVersion: version, maxVersion: version });
 const alone = (d) => eventually(async () => (await wire.stats(d)).connections === 1, 'only the one that asks is left', 8000);
@@ -95,6 +95,19 @@ describe('the handshake', { concurrency: 3 }, () => {
       tap.destroy();
     }
     assert.deepEqual((await wire.poll(d, '/live/a?since=earliest')).messages, []);
+    await goesOn(d);
+  });
+
+  test('a_certificate_of_40_KB_through_a_send_buffer_of_4__the_handshake_waits_for_room', async (t) => {
+    const long = issue('long', { ca, names: ['DNS:localhost', ...range(1, 1200).map((n) => `DNS:${n}.a-name-of-some-length.example`)].join(',') });
+    const d = await smallDaemon(t, 4608, '--cert', long.cert, '--key', long.key);
+    for (const version of ['TLSv1.2', 'TLSv1.3']) {
+      const s = await d.socket(only(version));
+      const conn = new wire.Conn(s, d);
+      conn.write(wire.requestBytes(d.host, 'GET', '/hello'));
+      assert.equal((await conn.response()).text, 'hello');
+      s.destroy();
+    }
     await goesOn(d);
   });
 
