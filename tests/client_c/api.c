@@ -798,6 +798,7 @@ static void presence_is_told_whole_then_by_changes(void) {
         d.on_message = NULL;
         d.transports = "websocket";
         connect_by(&d);
+
         UNTIL(strstr(seen.data, "\"join\"") || strstr(seen.data, "\"count\":1"));
         rtpush_client_close(loop, seen.client, 1000, "");
         UNTIL(strstr(seen.data, "\"leave\":[\"") || strstr(seen.data, "\"count\":0"));
@@ -1064,6 +1065,7 @@ static void begin_login(const char *transport, bool is_asked) {
     rtpush_desc s;
     memset(&s, 0, sizeof s);
     s.on_login = check_login;
+    s.sse_retry_ms = 20;
     begin_server(&s);
     begin_loop();
     d.transports = transport;
