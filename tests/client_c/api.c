@@ -154,6 +154,7 @@ static int say(const char *topic, const char *text) { return rtpush_publish(serv
 // --- memory that is counted, and that fails ---
 
 static long blocks, fail_after = -1; // allocations until one fails; -1: none does
+static int fails;                    // so many fail then
 static bool has_failed;
 
 static void *counted(void *old, size_t size, void *user) {
@@ -163,7 +164,8 @@ static void *counted(void *old, size_t size, void *user) {
         free(old);
         return NULL;
     }
-    if (fail_after >= 0 && fail_after-- == 0) return has_failed = true, NULL;
+    if (fail_after > 0) fail_after--;
+    else if (!fail_after && fails) return fails--, has_failed = true, NULL;
     blocks += old == NULL;
     return realloc(old, size);
 }
@@ -650,6 +652,8 @@ static void done_that_closes_when_all_is_due_at_once(void) {
     publish("a");
     publish("b");
     UNTIL(seen.dones == 2);
+    turns(2);
+    connect_by(&d); // in the place of the one that is gone
     pass(150);
     finish();
 }
@@ -670,6 +674,8 @@ static void on_token_that_closes_after_a_posts_401(void) {
     connect_by(&d);
     publish("a");
     UNTIL(seen.has_acted);
+    turns(2);
+    connect_by(&d); // in the place of the one that is gone
     pass(150);
     CHECK_INT(seen.dones, 1);
     finish();
@@ -798,6 +804,7 @@ static void presence_is_told_whole_then_by_changes(void) {
         d.on_message = NULL;
         d.transports = "websocket";
         connect_by(&d);
+
         UNTIL(strstr(seen.data, "\"join\"") || strstr(seen.data, "\"count\":1"));
         rtpush_client_close(loop, seen.client, 1000, "");
         UNTIL(strstr(seen.data, "\"leave\":[\"") || strstr(seen.data, "\"count\":0"));
@@ -1064,6 +1071,7 @@ static void begin_login(const char *transport, bool is_asked) {
     rtpush_desc s;
     memset(&s, 0, sizeof s);
     s.on_login = check_login;
+    s.sse_retry_ms = 20;
     begin_server(&s);
     begin_loop();
     d.transports = transport;
@@ -1431,8 +1439,8 @@ static void a_hundred_clients_live_in_one_hub(void) {
 // no memory
 // ============================================================================
 
-// A client that connects, reads, publishes and adds a topic, while the n-th allocation from there on fails.
-static void starve(const char *transport, long n) {
+// A client that connects, reads, publishes and adds a topic, while the n-th allocation from there on fails, and some more.
+static void starve(const char *transport, long n, int count) {
     rtpush_client_desc d = client_desc();
     begin_server(NULL);
     begin_loop();
@@ -1443,9 +1451,10 @@ static void starve(const char *transport, long n) {
     d.connect_timeout_ms = 300;
     has_failed = false;
     fail_after = n;
-    for (int i = 0; i < 3 && !(seen.client = rtpush_connect(loop, &d)); i++) {}
-    for (int i = 0; i < 3 && publish("mine"); i++) {}
-    for (int i = 0; i < 3 && rtpush_client_subscribe(loop, seen.client, "b", "earliest"); i++) {}
+    fails = count;
+    for (int i = 0; i < 9 && !(seen.client = rtpush_connect(loop, &d)); i++) {}
+    for (int i = 0; i < 9 && publish("mine"); i++) {}
+    for (int i = 0; i < 9 && rtpush_client_subscribe(loop, seen.client, "b", "earliest"); i++) {}
     UNTIL(seen.messages >= 3 && seen.dones == 1);
     fail_after = -1;
     CHECK_CODE(seen.code_of_done, RTPUSH_OK);
@@ -1456,10 +1465,13 @@ static void starve(const char *transport, long n) {
 }
 
 static void every_allocation_may_fail(const char *transport) {
-    long n = 0;
-    do starve(transport, n++);
-    while (has_failed && !*why && n < 2000);
-    if (!*why && n < 10) wrong(__LINE__, "only %ld allocations", n);
+    for (int count = 1; count < 6 && !*why; count += 2) {
+        long n = 0;
+        do starve(transport, n++, count);
+        while (has_failed && !*why && n < 2000);
+        printf("# %ld allocations over %s, %d of them fail at a time\n", n - 1, transport, count);
+        if (!*why && n < 10) wrong(__LINE__, "only %ld allocations", n);
+    }
 }
 
 static void every_allocation_may_fail_over_websocket(void) { every_allocation_may_fail("websocket"); }

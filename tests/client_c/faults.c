@@ -447,6 +447,7 @@ static void world_begin(const char *transports, const rtpush_client_desc *more, 
     d.sse_retry_ms = 20;
     d.dead_ms = 1000;
     d.poll_max_ms = 1000;
+    d.idle_timeout_ms = 3600000; // the publisher from outside may be through long before the client
     server = make(&d);
     code = rtpush_listen(server, "http://127.0.0.1:0", &port);
     if (code) wrong(__LINE__, "rtpush_listen: %s", rtpush_strerror(code));
@@ -509,7 +510,7 @@ static void over(const char *name, const char *transports, bool is_blocking) {
     began = real_ms();
     c.since = "earliest";
     c.remember_ms = 300;
-    world_begin(transports, &c, is_long ? 10000 : 400, 20000);
+    world_begin(transports, &c, is_long ? 10000 : 300, 20000);
     proxy.is_blocking = is_blocking;
     go(is_read);
     world_end(name);
@@ -531,7 +532,7 @@ static void short_of_history(const char *name, const char *transports) {
     memset(&c, 0, sizeof c);
     began = real_ms();
     c.since = "earliest";
-    world_begin(transports, &c, is_long ? 4000 : 500, 50);
+    world_begin(transports, &c, is_long ? 4000 : 400, 50);
     world.burst = 200;
     world.is_short = true;
     go(is_read);
@@ -591,7 +592,7 @@ static void late_topics(const char *name, const char *transports, bool is_blocki
     c.since = "earliest";
     c.remember_ms = 300;
     c.url = "/n?topic=w/*&topic=w/a";
-    world_begin(transports, &c, is_long ? 5000 : 400, 20000);
+    world_begin(transports, &c, is_long ? 5000 : 250, 20000);
     world.topics = TOPICS;
     proxy.is_blocking = is_blocking;
     go(is_third);

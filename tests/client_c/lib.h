@@ -32,6 +32,7 @@ enum { WHY_MAX = 600 };
 static int passed_count, failed_count;
 static const char *only; // --only TEXT: the names that contain it
 static bool no_fork;
+static unsigned part, parts = 1; // --part I/N: every N-th test, from the I-th on, so that N processes share them
 
 static void wrong(int line, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void wrong(int line, const char *format, ...) {
@@ -67,7 +68,8 @@ static void wrong(int line, const char *format, ...) {
 
 static UNUSED void run(const char *name, void (*test)(void)) {
     int status = 0;
-    if (only && !strstr(name, only)) return;
+    static unsigned place;
+    if (place++ % parts != part || (only && !strstr(name, only))) return;
     *why = 0;
     fflush(stdout);
     pid_t pid = no_fork ? -1 : fork();
@@ -91,7 +93,8 @@ static int begin(int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--no-fork")) no_fork = true;
         else if (!strcmp(argv[i], "--only") && i + 1 < argc) only = argv[++i];
-        else return fprintf(stderr, "%s [--only TEXT] [--no-fork]\n", argv[0]), 2;
+        else if (!strcmp(argv[i], "--part") && i + 1 < argc && sscanf(argv[i + 1], "%u/%u", &part, &parts) == 2 && parts) i++;
+        else return fprintf(stderr, "%s [--only TEXT] [--part I/N] [--no-fork]\n", argv[0]), 2;
     }
     return 0;
 }
