@@ -2178,7 +2178,7 @@ enum { RP_RECORD = 16384 }; // bytes in a record at most (RFC 8446 §5.1)
 // A certificate of the server's, and the names of the files it is from.
 typedef struct rp_tls_cert {
     struct rp_tls_cert *next;
-    SSL_CTX *ctx;
+    SSL_CTX *ctx, *fresh; // fresh: while all are read again
     char *cert, *key, *client_ca;
     bool client_optional;
     unsigned char own_id[4]; // tells its sessions from those of the others
@@ -2376,18 +2376,17 @@ static int rp_tls_add(rp_tls_kit *kit, const char *cert, const char *key, const 
 
 // Reads every certificate's files again: all of them take effect, or none. Who is connected keeps the old ones.
 static int rp_tls_reload(rp_tls_kit *kit, const char **why) {
-    for (rp_tls_cert *cert = kit->certs; cert; cert = cert->next) {
-        SSL_CTX *ctx = rp_tls_server_ctx(kit, cert, why);
-        if (!ctx) return RTPUSH_E_TLS;
-        SSL_CTX_free(ctx);
+    bool is_good = true;
+    for (rp_tls_cert *cert = kit->certs; cert && is_good; cert = cert->next) {
+        cert->fresh = rp_tls_server_ctx(kit, cert, why);
+        is_good = cert->fresh != NULL;
     }
     for (rp_tls_cert *cert = kit->certs; cert; cert = cert->next) {
-        SSL_CTX *ctx = rp_tls_server_ctx(kit, cert, why);
-        if (!ctx) return RTPUSH_E_TLS; // changed since a moment ago
-        SSL_CTX_free(cert->ctx);
-        cert->ctx = ctx;
+        SSL_CTX_free(is_good ? cert->ctx : cert->fresh);
+        if (is_good) cert->ctx = cert->fresh;
+        cert->fresh = NULL;
     }
-    return RTPUSH_OK;
+    return is_good ? RTPUSH_OK : RTPUSH_E_TLS;
 }
 
 // --- a connection ---
@@ -2550,7 +2549,7 @@ static rtpush_slice rp_tls_gather(rp_tls_kit *kit, const rtpush_iov *iov, int co
 static ptrdiff_t rp_tls_send(rp_tls *tls, const rtpush_iov *iov, int count) {
     size_t taken = 0, at = 0;
     int piece = 0;
-    if (tls->is_ended) return -EPIPE;
+    if (tls->is_ended) return count ? -EPIPE : 0;
     ptrdiff_t n = tls->is_closing ? 0 : rp_tls_flush(tls);
     if (tls->is_closing) tls->wants_write = false; // the close_notify is offered again
     while (n >= 0 && !tls->kept) {
@@ -2572,9 +2571,8 @@ static ptrdiff_t rp_tls_recv(rp_tls *tls, char *buf, size_t cap) {
     while (got + RP_RECORD <= cap && (n = SSL_read(tls->ssl, buf + got, (int)RP_MIN(cap - got, (size_t)INT32_MAX))) > 0) got += (size_t)n;
     ptrdiff_t verdict = n > 0 ? -EAGAIN : rp_tls_verdict(tls, n);
     tls->is_over = !rp_errno_is_again(verdict);
-    if (got) return (ptrdiff_t)got;
-    if (tls->kept && rp_errno_is_again(verdict)) rp_tls_flush(tls); // it may have waited for this handshake
-    return verdict;
+    if (tls->kept && !tls->is_over) rp_tls_flush(tls); // it may have waited for this handshake
+    return got ? (ptrdiff_t)got : verdict;
 }
 
 // A client keeps the session for its next connection.
@@ -9745,9 +9743,10 @@ static void rp_input_end(rtpush_hub *hub, rp_conn *c) {
 static ptrdiff_t rp_input_recv(rtpush_hub *hub, rp_conn *c, size_t have) {
     char *room = hub->server->input + have;
     size_t cap = (size_t)hub->desc.input_per_turn;
+    bool is_passed_over = c->phase == RP_PHASE_LINGER && c->is_shut; // whatever it says in TLS
     ptrdiff_t n;
     do {
-        n = rp_conn_tls(c) ? rp_tls_recv(rp_conn_tls(c), room, RP_MAX(cap, (size_t)RP_RECORD)) : hub->sys.recv(hub->sys.user, c->fd, room, cap);
+        n = rp_conn_tls(c) && !is_passed_over ? rp_tls_recv(rp_conn_tls(c), room, RP_MAX(cap, (size_t)RP_RECORD)) : hub->sys.recv(hub->sys.user, c->fd, room, cap);
         hub->stats.reads++;
     } while (n == -EINTR);
     return n;
@@ -9759,6 +9758,10 @@ static bool rp_input_receive_once(rtpush_hub *hub, rp_conn *c) {
     ptrdiff_t n = rp_input_recv(hub, c, have);
     if (rp_errno_is_again(n)) {
         if (rp_conn_tls(c)) rp_conn_watch(hub, c);
+        return false;
+    }
+    if (n == -EPROTO && c->phase == RP_PHASE_HEAD && c->is_first && !c->own) { // TLS: the peer is to read the alert that says why
+        rp_conn_finish(hub, c);
         return false;
     }
     if (n < 0) { rp_conn_drop(hub, c, 1006); return false; }
