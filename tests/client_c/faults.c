@@ -423,7 +423,7 @@ static long published(void) { return world.answered[0] + world.answered[1]; }
 static void give(void) {
     long ahead = world.given[0] + world.given[1] - world.messages, room = world.burst ? world.total : 150;
     long half = world.total / 2;
-    if (world.topics > 1) room = world.total;
+    if (world.topics > 1) ahead = world.given[0] + world.given[1] - TOPICS * world.counts[0]; // by a topic that is read all along
     if (world.given[0] < half && world.given[0] - world.answered[0] < 20 && ahead < room) publish_one();
     if (world.given[1] < half && world.given[1] == world.answered[1] && world.said == world.say_size && ahead < room) {
         if (!world.burst || chance(100) < 90 || world.given[1] % world.burst) post_one();
