@@ -12470,6 +12470,8 @@ static int rp_client_publish(rp_client *c, const rtpush_publication *what) {
     if (!what->key && !rp_client_random(c->hub, key)) return RTPUSH_E_SYSTEM;
     for (const rp_want *want = c->wants; want && !own.topic; want = want->next)
         if (want->is_own) own.topic = want->name;
+    if (!own.topic && !c->is_elsewhere) own.topic = c->wants && !c->wants->next ? c->wants->name : "";
+    if (own.topic && !*own.topic) return RTPUSH_E_TOPIC;
     if (own.topic && rp_topic_is_pattern(rp_slice_of(own.topic))) return RTPUSH_E_TOPIC;
     rp_parcel *parcel = rp_parcel_new(c, &own, what->key ? what->key : key);
     if (!parcel) return RTPUSH_E_MEMORY;
