@@ -740,7 +740,8 @@ enum rtpush_client_state {
 typedef struct rtpush_client_status {
     int state;          // rtpush_client_state
     int transport;      // rtpush_transport: tried, open, or the last one
-    int code;           // why it is not open: RTPUSH_OK is a clean end (or none yet), else what went wrong
+    int code;           // why it is not open: RTPUSH_OK is a clean end (or none yet), else what went wrong. Of OPEN: why a
+                        // late subscription was refused; `reason` is its topic, which is wanted no more
     int status;         // the HTTP status or WebSocket close code that said so; 0: none did
     int64_t delay_ms;   // of WAITING
     const char *reason; // a sentence for people, "" if none; the library's, until the callback returns
@@ -10907,6 +10908,14 @@ static rp_want *rp_client_want(const rp_client *c, rtpush_slice name) {
     return NULL;
 }
 
+static void rp_client_drop_want(rp_client *c, rp_want *want) {
+    rp_want **at = &c->wants;
+    while (*at != want) at = &(*at)->next;
+    *at = want->next;
+    if (c->catching == want) c->catching = NULL;
+    rp_mem_free(&c->hub->mem, want);
+}
+
 static bool rp_client_is_past(const rp_client *c, const rtpush_cursor *id) {
     return c->has_cursor && !c->is_stale && !strcmp(id->epoch, c->cursor.epoch) && id->seq <= c->cursor.seq;
 }
@@ -11664,6 +11673,16 @@ static int rp_code_of_error(rtpush_slice code) {
     return rp_told_is(code, "unavailable") ? RTPUSH_E_UNAVAILABLE : RTPUSH_E_REFUSED;
 }
 
+// One topic is not for us: that is said, with its name as the reason, and it is wanted no more.
+static void rp_client_topic_refused(rp_client *c, rp_want *want, int code) {
+    char name[RP_TOPIC_MAX + 1];
+    rp_loss loss = {code, 0, -1, false, false, name};
+    memcpy(name, want->name, want->size + 1);
+    rp_client_tell(c, c->state, &loss, 0);
+    want = rp_client_want(c, rp_slice_of(name)); // the callback may have dropped it itself
+    if (want && code != RTPUSH_E_UNAVAILABLE) rp_client_drop_want(c, want);
+}
+
 // An ack or an error, of a subscribe or a publish.
 static const char *rp_envelope_said_answer(rp_client *c, const rp_told *said, bool is_error) {
     rtpush_cursor cursor;
@@ -11672,8 +11691,7 @@ static const char *rp_envelope_said_answer(rp_client *c, const rp_told *said, bo
     for (rp_want *want = c->wants; want; want = want->next) {
         if (want->ref != ref || want->is_joined) continue;
         if (is_error) {
-            rp_loss loss = {rp_code_of_error(said->code), 0, -1, false, false, want->name};
-            rp_client_tell(c, c->state, &loss, 0);
+            rp_client_topic_refused(c, want, rp_code_of_error(said->code));
             return NULL;
         }
         if (!rp_told_cursor(said->cursor, &cursor)) return "an ack of a subscribe without a cursor";
@@ -12403,10 +12421,6 @@ static void rp_client_changed(rp_client *c) {
 }
 
 static void rp_client_unwant(rp_client *c, rp_want *want) {
-    rp_want **at = &c->wants;
-    while (*at != want) at = &(*at)->next;
-    *at = want->next;
-    if (c->catching == want) c->catching = NULL;
     if (c->state == RTPUSH_CLIENT_OPEN && c->transport == RTPUSH_ENVELOPE && want->is_asked) {
         rp_buf *buf = rp_hub_text(c->hub);
         rp_buf_text(&c->hub->mem, buf, "{\"type\":\"unsubscribe\",\"topic\":");
@@ -12414,7 +12428,7 @@ static void rp_client_unwant(rp_client *c, rp_want *want) {
         rp_buf_text(&c->hub->mem, buf, "}");
         rp_client_say(c, buf);
     }
-    rp_mem_free(&c->hub->mem, want);
+    rp_client_drop_want(c, want);
     rp_client_changed(c);
 }
 

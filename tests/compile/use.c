@@ -440,7 +440,7 @@ static void use_parsers(void) {
     unsigned char data[] = {0x81, 0x82, 1, 2, 3, 4, 'h' ^ 1, 'i' ^ 2};
     memset(&chunked, 0, sizeof chunked);
     NEED(rtpush_parse_head(&head, "GET / HTTP/1.0\r\n\r\n", 18, 0, 0, 0) == 18 && is_text(head.path, "/"));
-    NEED(rtpush_parse_answer(&head, "HTTP/1.1 204 \r\n\r\n", 18, 0, 0) == 18 && head.status == 204 && head.keep_alive);
+    NEED(rtpush_parse_answer(&head, "HTTP/1.1 204 \r\n\r\n", 17, 0, 0) == 17 && head.status == 204 && head.keep_alive);
     NEED(rtpush_parse_chunked(&chunked, "0\r\n\r\n", 5, &body) == 5 && chunked.is_done);
     NEED(rtpush_parse_frame(&frame, data, sizeof data) == 6 && frame.length == 2);
     NEED(rtpush_mask(data + 6, 2, frame.key, 0) == 2 && !memcmp(data + 6, "hi", 2));
