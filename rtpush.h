@@ -7349,6 +7349,7 @@ static void rp_poll_send_shared(rtpush_hub *hub, rp_conn *c) {
 static void rp_poll_reply(rtpush_hub *hub, rp_conn *c, rp_poll_answer *answer, bool is_due) {
     char extra[96];
     rp_reader *r = &c->reader;
+    if (hub->server->is_draining && answer->reconnect_ms < 0) answer->reconnect_ms = (int64_t)rp_hub_jitter(hub, hub->server->drain_spread + 1);
     bool is_shared = rp_poll_is_shared(c) && !answer->has_here && answer->reconnect_ms < 0 && !(answer->gap && answer->gap->is_told);
     const rp_source *s = r->count ? r->subs[0].source : NULL;
     uint64_t pos = s ? rp_sub_entry(r->subs)->pos : 0;

@@ -7,7 +7,7 @@ import { nginx, rtcat, curl, client, publish, sleep, eventually, readers, statsO
 import { daemon, get } from '../wire/lib.mjs';
 
 const range = (n) => Array.from({ length: n }, (_, i) => `${i + 1}`);
-const QUICK = ['--set', 'heartbeat_ms=1000', '--set', 'sse_heartbeat_ms=1000'];
+const QUICK = ['--set', 'heartbeat_ms=1400', '--set', 'sse_heartbeat_ms=1400']; // a client waits for two of them: just below the 3 s of nginx
 const IGNORE = 'proxy_ignore_headers X-Accel-Buffering;';
 
 before(() => assert.ok(fs.existsSync(NGINX), `${NGINX} is not there`));
