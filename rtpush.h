@@ -2438,8 +2438,10 @@ static SSL_CTX *rp_tls_client_ctx(const rp_tls_trust *trust) {
 static bool rp_tls_name(SSL *ssl, const char *host) {
     unsigned char address[16];
     if (inet_pton(AF_INET, host, address) == 1 || inet_pton(AF_INET6, host, address) == 1) return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host) == 1;
+    char name[256]; // OpenSSL's macro wants it not const
+    snprintf(name, sizeof name, "%s", host);
     SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    return SSL_set1_host(ssl, host) == 1 && SSL_set_tlsext_host_name(ssl, host) == 1;
+    return SSL_set1_host(ssl, host) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
 }
 
 // Our side of a connection to `host`. NULL: why.
@@ -11555,10 +11557,14 @@ static void rp_post_again(rp_client *c, int64_t delay_ms) {
     rp_client_arm(c);
 }
 
+static bool rp_is_digit(char c) { return c >= '0' && c <= '9'; }
+
 static int64_t rp_head_retry_ms(const rtpush_head *head) {
     uint64_t seconds;
     rtpush_slice value = rp_http_header(head, "retry-after");
-    return rp_slice_number(value, &seconds) ? (int64_t)RP_MIN(seconds, (uint64_t)86400) * 1000 : -1;
+    if (!value.size || !rp_slice_all(value, rp_is_digit)) return -1; // a date, or nonsense
+    if (!rp_slice_number(value, &seconds)) seconds = UINT64_MAX;     // more than there is
+    return (int64_t)RP_MIN(seconds, (uint64_t)86400) * 1000;
 }
 
 static void rp_post_head(rtpush_hub *hub, rp_exchange *x, const rtpush_head *head) {
