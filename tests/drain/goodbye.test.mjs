@@ -61,10 +61,10 @@ describe('goodbye', { concurrency: 2 }, () => {
       assert.equal(new Set(delays).size, MANY, 'delays of their own');
       assert.ok(delays.every((x) => Number.isInteger(x) && x >= 0 && x <= spread));
       assert.ok(deviation(delays, spread) < 0.1, `delays deviate by ${deviation(delays, spread)}`);
-      if (kind === 'longpoll') assert.ok(Math.max(...times) < 1500, `a parked poll was answered after ${Math.max(...times)} ms`);
+      if (kind === 'longpoll') assert.ok(Math.max(...times) < 2500, `a parked poll was answered after ${Math.max(...times)} ms`);
       else {
         const first = Math.min(...times), off = deviation(times.map((x) => x - first), spread); // less how long the signal took
-        assert.ok(first < 1500 && off < 0.1, `the first close after ${first} ms; closes deviate by ${off}`);
+        assert.ok(first < 2500 && off < 0.1, `the first close after ${first} ms; closes deviate by ${off}`);
       }
       await ended(d, 10000);
     });
@@ -106,7 +106,7 @@ describe('goodbye', { concurrency: 2 }, () => {
     await parked(d, 20);
     const told = await goodbyes(d, all);
     assert.deepEqual([...new Set(told.map((x) => x.delay))], [0]);
-    assert.ok(Math.max(...told.map((x) => x.at)) < 1500);
+    assert.ok(Math.max(...told.map((x) => x.at)) < 2500);
     await ended(d, 2000);
   });
 
@@ -119,7 +119,7 @@ describe('goodbye', { concurrency: 2 }, () => {
     term(d);
     await ended(d, 8000);
     const took = Date.now() - began;
-    assert.ok(took >= 900 && took < 4000, `it ended after ${took} ms`);
+    assert.ok(took >= 900 && took < 8000, `it ended after ${took} ms`);
     for (const x of [w, s]) x.close();
   });
 
@@ -149,7 +149,7 @@ describe('goodbye', { concurrency: 2 }, () => {
     await sleep(500);
     assert.equal(d.over, undefined, 'the first one waits for them');
     term(d);
-    assert.ok(await ended(d, 3000) < 2000);
+    assert.ok(await ended(d, 3000) < 2900);
     for (const e of all) e.close();
   });
 

@@ -76,7 +76,7 @@ describe('bad', { concurrency: 6 }, () => {
     const { c, published } = await eventStream(t, d, ng, 12000);
     await eventually(() => c.out.includes('hello'), 'the message');
     const latency = Date.now() - published;
-    assert.ok(latency < 1000, `the message after ${latency} ms`);
+    assert.ok(latency < 2500, `the message after ${latency} ms`);
     await c.exit;
     const took = Date.now() - c.began;
     t.diagnostic(`first byte ${c.first} ms, message ${latency} ms, cut after ${took} ms, curl says ${c.code} ${c.err.trim()}`);
@@ -182,7 +182,8 @@ describe('good', { concurrency: 6 }, () => {
     const { c, published } = await eventStream(t, d, ng, 6000);
     await eventually(() => c.out.includes('hello'), 'the message');
     const latency = Date.now() - published;
-    assert.ok(c.first < 1000 && latency < 500, `${c.first} ms, ${latency} ms`);
+    // Below the 3 s after which nginx cuts what it holds back.
+    assert.ok(c.first < 2500 && latency < 2500, `${c.first} ms, ${latency} ms`);
     assert.equal(await c.exit, 28, 'only --max-time ends it');
     t.diagnostic(`first byte ${c.first} ms (with curl's start), message ${latency} ms`);
   });
