@@ -83,6 +83,10 @@
 //     >>parcel        publishes under way
 //     >>hear          what comes
 //     >>connect       a client is made and kept
+//     >>bus           what a bus tells the hub
+//     >>record        what stands in a journal's files
+//     >>journal       the log on disk
+//     >>load          and how it is read again
 //     >>server        listeners, the turn
 //     >>api           the public functions
 //
@@ -343,6 +347,7 @@ typedef struct rtpush_publication {
     size_t size;
     int kind;
     bool ephemeral;        // to whoever is there now; never stored, never a gap
+    bool clear;            // no message: the topic's history is dropped (DELETE)
     const char *key;       // idempotency key: the same key on the same topic by the same identity within two
     const char *identity;  // minutes is the first one's message again; NULL: none
     rtpush_published done; // may be NULL
@@ -413,21 +418,46 @@ typedef struct rtpush_sys {
 typedef void *(*rtpush_alloc)(void *old, size_t size, void *user);
 
 // A bus is the same log elsewhere. The hub appends to it and follows it: whatever comes into the log, own or
-// foreign, comes by rtpush_bus_deliver in seq order, and each ticket is completed once by rtpush_bus_done.
-// All of it on the hub's thread. With no bus the log is the hub's own.
+// foreign, comes by rtpush_bus_deliver in seq order (what->clear: by rtpush_bus_clear), and each ticket is completed
+// once by rtpush_bus_done. All of it on the hub's thread. With no bus the log is the hub's own.
 typedef struct rtpush_bus {
     const char *name;
     int (*open)(void *user, rtpush_hub *hub); // may call rtpush_bus_start and rtpush_bus_deliver; 0 or a code
     int (*append)(void *user, rtpush_hub *hub, const rtpush_publication *what, uint64_t ticket); // copies; 0 or a code
-    void (*close)(void *user, rtpush_hub *hub); // also when open has failed
+    // NULL, or called before the readers are served in each turn in which something was appended, or that
+    // rtpush_bus_wake asked for: what was appended since is one batch.
+    void (*turn)(void *user, rtpush_hub *hub);
+    void (*close)(void *user, rtpush_hub *hub); // once; also when open has failed, and then even with hub NULL
     void *user;
 } rtpush_bus;
 
 // The bus tells which epoch its log has and up to which seq it begins unknown (what was before is lost).
 // epoch: 8 of [a-z0-9]. A changed epoch tells every reader of a gap.
 RTPUSH_DEF int rtpush_bus_start(rtpush_hub *hub, const char *epoch, uint64_t floor);
-// The next message of the log. seq must be above all before. `m` is copied. RTPUSH_E_MEMORY: deliver it again.
+// The next message of the log. seq must be above all before. `m` is copied; its time_ms counts for retention, 0 is now.
+// RTPUSH_E_MEMORY: deliver it again.
 RTPUSH_DEF int rtpush_bus_deliver(rtpush_hub *hub, const rtpush_message *m);
+// What is held of the topic is dropped, up to the seq (0: all). It has no seq of its own, or one that nothing else has.
+RTPUSH_DEF int rtpush_bus_clear(rtpush_hub *hub, const char *topic, uint64_t seq);
+// Asks for a call of `turn` in the next turn, which comes at once.
+RTPUSH_DEF void rtpush_bus_wake(rtpush_hub *hub);
+
+// --- the journal: the log on disk ---
+
+// Zero is the default.
+typedef struct rtpush_journal_desc {
+    bool sync_always;      // a publish is answered when it is on the disk: one fsync for all of a turn
+    int64_t sync_ms;       // 100: else so long at most until it is; -1: when the system likes
+    int64_t segment_bytes; // 8 MiB: of one file; what is no longer held goes as whole files
+    int64_t wait_ms;       // how long to wait at the start for another process to let go of it; 0: not at all
+} rtpush_journal_desc;
+
+// A bus for desc.bus of one hub, which owns it from then on. A restart continues the log in `dir` (made if it is
+// missing): what was acknowledged is there under the same id. The epoch changes only if the tail may be lost: a file cut
+// or damaged, or, without sync_always, a crash of the machine. Errors come from rtpush_create_ex, with a line by on_log:
+// RTPUSH_E_IN_USE (another process has it), RTPUSH_E_SYSTEM. A disk that fails later: publishes get
+// RTPUSH_E_UNAVAILABLE until it works again. NULL: no memory.
+RTPUSH_DEF const rtpush_bus *rtpush_journal(const char *dir, const rtpush_journal_desc *desc);
 // A ticket's end: code RTPUSH_OK and the seq it got (or the older one its idempotency key had), or an error.
 RTPUSH_DEF void rtpush_bus_done(rtpush_hub *hub, uint64_t ticket, uint64_t seq, int code);
 
@@ -513,6 +543,7 @@ typedef struct rtpush_desc {
     const rtpush_backend *backend;  // the host's own
     const rtpush_sys *sys;          // the host's own system calls
     const rtpush_bus *bus;          // the log elsewhere
+    const struct rtpush_rule *rules; // how topics are kept, from the first message of a bus on; a NULL pattern ends them
     rtpush_alloc alloc;             // NULL: RTPUSH_REALLOC and RTPUSH_FREE
     void *alloc_user;
 } rtpush_desc;
@@ -590,6 +621,12 @@ typedef struct rtpush_topic_desc {
     int slow;              // 0: desc.slow
     bool presence;         // tell in @presence/TOPIC who reads it
 } rtpush_topic_desc;
+
+// One of desc.rules: what rtpush_configure would say.
+typedef struct rtpush_rule {
+    const char *pattern;
+    rtpush_topic_desc desc;
+} rtpush_rule;
 
 // How topics that match the name or pattern are kept, from now on. The last call that matches decides.
 RTPUSH_DEF int rtpush_configure(rtpush_hub *hub, const char *pattern, const rtpush_topic_desc *desc);
@@ -911,12 +948,15 @@ RTPUSH_DEF bool rtpush_matches(const char *pattern, const char *name);
 
 #ifdef RP_SERVER
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -4241,6 +4281,9 @@ struct rtpush_hub {
     // what the rooms below keep
     struct rp_people *people;   // sessions, presence
     struct rp_outbox *outbox;   // publishes under way, idempotency keys
+    bool bus_is_due;            // something was appended, or it asked: its turn comes
+    const char *bus_why;        // why it takes nothing now; NULL: it does
+    bool is_leaving;            // of a drain: readers are sent away, nothing is published any more
     struct rp_server *server;   // connections, listeners, the loop
     struct rp_tls_kit *tls;     // certificates; NULL: nothing is encrypted yet
     bool has_certificate;
@@ -4282,6 +4325,11 @@ static int rp_hub_error(rtpush_hub *hub, int code, const char *detail) {
     return code;
 }
 
+// What a client is told of a code: where the bus is the reason, its own.
+static const char *rp_hub_reason(const rtpush_hub *hub, int code) {
+    return code == RTPUSH_E_UNAVAILABLE && hub->bus_why ? hub->bus_why : rtpush_strerror(code);
+}
+
 static void rp_hub_log(rtpush_hub *hub, const char *format, ...) {
     char line[256];
     va_list args;
@@ -4314,17 +4362,17 @@ static void rp_dead_drop_oldest(rtpush_hub *hub) {
     rp_mem_free(&hub->mem, oldest);
 }
 
-// Remembers what a topic that goes has lost. Without memory the floor rises instead: a false gap, never a silent one.
-static void rp_dead_put(rtpush_hub *hub, const rp_topic *t) {
-    if (t->source.evicted <= hub->log.floor || RTPUSH_BREAK(2)) return;
-    rp_dead *dead = rp_dead_find(hub, rp_source_name(&t->source), t->source.node.hash);
-    if (dead) { dead->evicted = t->source.evicted; return; } // its place in the queue stays: no harm, it falls out sooner
-    dead = (rp_dead *)rp_mem_get(&hub->mem, sizeof *dead + t->source.name_size);
-    if (!dead) { hub->log.floor = RP_MAX(hub->log.floor, t->source.evicted); return; }
-    dead->evicted = t->source.evicted;
-    dead->size = t->source.name_size;
-    memcpy(dead->name, t->text, dead->size);
-    rp_table_add(&hub->mem, &hub->dead, &dead->node, t->source.node.hash);
+// Remembers what a name has lost. Without memory the floor rises instead: a false gap, never a silent one.
+static void rp_dead_mark(rtpush_hub *hub, rtpush_slice name, uint64_t hash, uint64_t evicted) {
+    if (evicted <= hub->log.floor || RTPUSH_BREAK(2)) return;
+    rp_dead *dead = rp_dead_find(hub, name, hash);
+    if (dead) { dead->evicted = RP_MAX(dead->evicted, evicted); return; } // its place in the queue stays: no harm, it falls out sooner
+    dead = (rp_dead *)rp_mem_get(&hub->mem, sizeof *dead + name.size);
+    if (!dead) { hub->log.floor = RP_MAX(hub->log.floor, evicted); return; }
+    dead->evicted = evicted;
+    dead->size = (uint8_t)name.size;
+    memcpy(dead->name, name.data, name.size);
+    rp_table_add(&hub->mem, &hub->dead, &dead->node, hash);
     if (hub->dead_last) hub->dead_last->next = dead;
     else hub->dead_first = dead;
     hub->dead_last = dead;
@@ -4378,6 +4426,20 @@ static const rtpush_topic_desc *rp_hub_rule(const rtpush_hub *hub, rtpush_slice 
     return &none;
 }
 
+// One rule more, the newest; topics that exist already do not change by it. 0 or a code.
+static int rp_rule_add(rtpush_hub *hub, const char *pattern, const rtpush_topic_desc *desc) {
+    size_t size = rp_slice_of(pattern).size;
+    if (!rtpush_is_topic(pattern, size, true)) return RTPUSH_E_TOPIC;
+    rp_rule *rule = (rp_rule *)rp_mem_get(&hub->mem, sizeof *rule + size);
+    if (!rule) return RTPUSH_E_MEMORY;
+    rule->desc = *desc;
+    rule->size = size;
+    memcpy(rule->pattern, pattern, size);
+    rule->next = hub->rules;
+    hub->rules = rule;
+    return RTPUSH_OK;
+}
+
 static void rp_quiet_remove(rp_topic *t) {
     if (!t->is_quiet) return;
     t->quiet_prev->quiet_next = t->quiet_next;
@@ -4396,7 +4458,7 @@ static void rp_quiet_add(rtpush_hub *hub, rp_topic *t) {
 }
 
 static void rp_topic_die(rtpush_hub *hub, rp_topic *t) {
-    rp_dead_put(hub, t);
+    rp_dead_mark(hub, rp_source_name(&t->source), t->source.node.hash, t->source.evicted);
     rp_quiet_remove(t);
     rp_timer_stop(&hub->wheel, &t->expiry);
     rp_table_remove(&hub->names, &t->source.node);
@@ -4665,7 +4727,8 @@ static int rp_hub_append(rtpush_hub *hub, const rtpush_message *m) {
     int code = RTPUSH_OK;
     rp_topic *t = rp_hub_topic(hub, rp_slice_of(m->topic), &code);
     if (!t) return code;
-    if (!rp_log_append(&hub->log, t, m, hub->wheel.now, &hub->stats.owed)) {
+    int64_t age = m->time_ms ? RP_MAX(rp_hub_wall(hub) - m->time_ms, (int64_t)0) : 0;
+    if (!rp_log_append(&hub->log, t, m, hub->wheel.now - (uint64_t)age, &hub->stats.owed)) { // may be before the clock's 0
         rp_source_release(hub, &t->source);
         return RTPUSH_E_MEMORY;
     }
@@ -4675,9 +4738,9 @@ static int rp_hub_append(rtpush_hub *hub, const rtpush_message *m) {
     return RTPUSH_OK;
 }
 
-// Drops a topic's history: what is safe at once, the rest as soon as all had their turn.
-static void rp_hub_clear(rtpush_hub *hub, rp_topic *t) {
-    for (uint32_t i = t->count; i-- > 0;) {
+// Drops a topic's history up to a seq: what is safe at once, the rest as soon as all had their turn.
+static void rp_hub_clear(rtpush_hub *hub, rp_topic *t, uint64_t seq) {
+    for (uint32_t i = rp_topic_after(t, seq); i-- > 0;) {
         if (rp_topic_at(t, i)->is_ephemeral) continue; // invariant 2: never to an ephemeral one's
         t->cleared = RP_MAX(t->cleared, rp_topic_at(t, i)->seq);
         break;
@@ -4685,6 +4748,21 @@ static void rp_hub_clear(rtpush_hub *hub, rp_topic *t) {
     rp_topic_trim(&hub->log, t, hub->wheel.now);
     if (t->count) rp_log_trim_later(&hub->log, t);
     else rp_source_release(hub, &t->source);
+}
+
+// Up to where messages of the name are lost to who comes now, whether the topic exists or not.
+static uint64_t rp_hub_lost(const rtpush_hub *hub, rtpush_slice name) {
+    uint64_t hash = rp_hub_hash(hub, name);
+    const rp_source *s = rp_hub_find(hub, name, hash);
+    const rp_dead *dead = s ? NULL : rp_dead_find(hub, name, hash);
+    return s ? rp_source_lost(s) : RP_MAX(dead ? dead->evicted : 0, hub->log.floor);
+}
+
+// A mark from elsewhere: of the topic nothing up to seq is to be had.
+static void rp_topic_lose(rp_topic *t, uint64_t seq) {
+    if (seq <= t->source.evicted) return;
+    rp_source_raise(t, seq);
+    t->source.last = RP_MAX(t->source.last, seq);
 }
 
 // Another log begins: nothing of the old one is held or remembered, everybody stands at its start.
@@ -5643,12 +5721,14 @@ static int rp_publish_check(rtpush_hub *hub, const rtpush_publication *what, rtp
     if (!what->topic || (what->size && !what->data) || what->kind < RTPUSH_AUTO || what->kind > RTPUSH_BINARY) return RTPUSH_E_ARGUMENT;
     if (!rtpush_is_topic(what->topic, strlen(what->topic), false)) return RTPUSH_E_TOPIC;
     m->topic = what->topic;
-    m->event = what->event ? what->event : "";
+    m->event = what->event && !what->clear ? what->event : "";
+    m->data = "";
+    if (what->clear) return RTPUSH_OK;
     if (!strcmp(m->event, "gap") || strlen(m->event) > RP_TOPIC_MAX || rtpush_utf8(0, m->event, strlen(m->event))) return RTPUSH_E_EVENT;
     for (const char *p = m->event; *p; p++)
         if ((unsigned char)*p < 0x20 || *p == 0x7f) return RTPUSH_E_EVENT;
     if (what->size > (uint64_t)hub->desc.message_max) return RTPUSH_E_TOO_BIG;
-    m->data = what->data ? what->data : "";
+    if (what->data) m->data = what->data;
     m->size = what->size;
     m->kind = what->kind;
     m->ephemeral = what->ephemeral;
@@ -5671,6 +5751,7 @@ static int rp_publish_bus(rtpush_hub *hub, const rtpush_publication *what, uint6
     rp_waiter_set(&ticket->waiter, number, what);
     ticket->key = key;
     rp_table_add(&hub->mem, &hub->outbox->tickets, &ticket->node, number);
+    hub->bus_is_due = true;
     int code = hub->desc.bus->append(hub->desc.bus->user, hub, what, number);
     if (!code) return RTPUSH_OK; // it may have ended already
     rp_table_remove(&hub->outbox->tickets, &ticket->node);
@@ -5680,8 +5761,10 @@ static int rp_publish_bus(rtpush_hub *hub, const rtpush_publication *what, uint6
 }
 
 static int rp_publish_local(rtpush_hub *hub, rtpush_message *m, const rtpush_publication *what, uint64_t number, rp_key *key) {
-    m->seq = hub->log.head + 1;
-    int code = rp_hub_append(hub, m);
+    rp_topic *cleared = what->clear ? rp_hub_find_topic(hub, rp_slice_of(what->topic)) : NULL;
+    if (cleared) rp_hub_clear(hub, cleared, UINT64_MAX);
+    m->seq = hub->log.head + !what->clear;
+    int code = what->clear ? RTPUSH_OK : rp_hub_append(hub, m);
     if (code) return code;
     uint64_t seq = m->seq;
     if (key) rp_key_end(hub, key, seq, RTPUSH_OK);
@@ -5706,11 +5789,11 @@ static int rp_publish_again(rtpush_hub *hub, const rtpush_publication *what, uin
 static int rp_publish(rtpush_hub *hub, const rtpush_publication *what, uint64_t *ticket) {
     rtpush_message m;
     rp_key *key = NULL;
-    int code = hub->outbox->is_closed ? RTPUSH_E_STATE : rp_publish_check(hub, what, &m);
+    int code = hub->outbox->is_closed ? RTPUSH_E_STATE : hub->is_leaving && hub->desc.bus ? RTPUSH_E_UNAVAILABLE : rp_publish_check(hub, what, &m);
     if (code) return code;
     uint64_t number = ++hub->outbox->last_ticket;
     if (ticket) *ticket = number;
-    if (what->key && *what->key) {
+    if (what->key && *what->key && !what->clear) {
         uint64_t hash, check;
         rp_key_hash(hub, what, &hash, &check);
         rp_key_expire(hub);
@@ -5723,6 +5806,7 @@ static int rp_publish(rtpush_hub *hub, const rtpush_publication *what, uint64_t 
     resolved.kind = m.kind;
     resolved.event = m.event;
     resolved.data = m.data;
+    resolved.size = m.size;
     code = hub->desc.bus ? rp_publish_bus(hub, &resolved, number, key) : rp_publish_local(hub, &m, what, number, key);
     if (code && key) rp_key_end(hub, key, 0, code);
     return code;
@@ -5755,25 +5839,6 @@ static void rp_outbox_free(rtpush_hub *hub) {
     rp_mem_free(&hub->mem, outbox->keys.slots);
     rp_mem_free(&hub->mem, outbox);
     hub->outbox = NULL;
-}
-
-// --- what a bus says ---
-
-RTPUSH_DEF int rtpush_bus_deliver(rtpush_hub *hub, const rtpush_message *m) {
-    rtpush_publication what;
-    rtpush_message checked;
-    if (m->seq <= hub->log.head) return RTPUSH_E_ARGUMENT;
-    memset(&what, 0, sizeof what);
-    what.topic = m->topic;
-    what.event = m->event;
-    what.data = m->data;
-    what.size = m->size;
-    what.kind = m->kind;
-    what.ephemeral = m->ephemeral;
-    int code = rp_publish_check(hub, &what, &checked);
-    if (code) return code;
-    checked.seq = m->seq;
-    return rp_hub_append(hub, &checked);
 }
 
 static void rp_publish_end(rtpush_hub *hub, uint64_t ticket, uint64_t seq, int code) {
@@ -6371,7 +6436,6 @@ typedef struct rp_server {
     char date[30];
     int64_t date_second;
     bool is_draining, is_in_step, is_doomed, is_over;
-    bool is_leaving;      // of a drain: readers are sent away, and no client publishes any more
     uint32_t depth;       // of calls that may run callbacks: what is destroyed inside goes when the outermost ends
     uint64_t drain_deadline, drain_spread;
     rp_timer drain_timer, leave_timer;
@@ -6401,6 +6465,7 @@ static rp_tls *rp_conn_tls(const rp_conn *c) {
 static bool rp_conn_tls_waits(const rp_conn *c) { return rp_conn_tls(c) && rp_tls_wants_write(rp_conn_tls(c)); }
 
 static bool rp_conn_is_live(const rp_conn *c) { return c->phase < RP_PHASE_LINGER; }
+static bool rp_conn_is_reader(const rp_conn *c) { return c->phase == RP_PHASE_PARKED || c->phase == RP_PHASE_STREAM || c->phase == RP_PHASE_SOCKET; }
 
 static void rp_conn_count(rtpush_hub *hub, const rp_conn *c, int by) {
     uint64_t *gauge = c->phase == RP_PHASE_STREAM ? &hub->stats.event_streams
@@ -6889,7 +6954,7 @@ static int rp_reply_status(int code) {
 
 static void rp_reply_code(rtpush_hub *hub, rp_conn *c, int code) {
     int status = rp_reply_status(code);
-    rp_reply_error(hub, c, status, rtpush_strerror(code), status == 503 ? "Retry-After: 1\r\n" : status == 401 ? "WWW-Authenticate: Bearer\r\n" : "");
+    rp_reply_error(hub, c, status, rp_hub_reason(hub, code), status == 503 ? "Retry-After: 1\r\n" : status == 401 ? "WWW-Authenticate: Bearer\r\n" : "");
 }
 #endif // RP_SERVER
 
@@ -7595,7 +7660,7 @@ static int rp_open_reader(rtpush_hub *hub, rp_conn *c, const rp_wire *wire, cons
     }
     rp_reader_start(hub, r, start, gap);
     if (gap->is_told) hub->stats.gaps++;
-    if (server->is_leaving) c->drain_at = hub->wheel.now + 1, c->drain_ms = (uint32_t)(server->drain_spread / 2);
+    if (hub->is_leaving) c->drain_at = hub->wheel.now + 1, c->drain_ms = (uint32_t)(server->drain_spread / 2);
     return RTPUSH_OK;
 }
 
@@ -7723,14 +7788,14 @@ static void rp_envelope_published(rtpush_hub *hub, uint64_t ticket, uint64_t seq
     rp_conn *c = hub->server ? (rp_conn *)rp_slab_find(&hub->server->conns, owed->conn) : NULL;
     (void)ticket;
     if (c && c->phase == RP_PHASE_SOCKET) {
-        if (code) rp_envelope_error(hub, c, ref, rp_http_error_code(rp_reply_status(code)), rtpush_strerror(code));
+        if (code) rp_envelope_error(hub, c, ref, rp_http_error_code(rp_reply_status(code)), rp_hub_reason(hub, code));
         else rp_envelope_ack(hub, c, ref, "id", seq);
     }
     rp_mem_free(&hub->mem, owed);
 }
 
 static void rp_envelope_refuse(rtpush_hub *hub, rp_conn *c, rtpush_slice ref, int code) {
-    rp_envelope_error(hub, c, ref, rp_http_error_code(rp_reply_status(code)), rtpush_strerror(code));
+    rp_envelope_error(hub, c, ref, rp_http_error_code(rp_reply_status(code)), rp_hub_reason(hub, code));
 }
 
 // Publishes what a client asked for, after on_publish has seen it. 0: `done` is or will be called. Nothing is taken once
@@ -7738,7 +7803,7 @@ static void rp_envelope_refuse(rtpush_hub *hub, rp_conn *c, rtpush_slice ref, in
 static int rp_push_publish(rtpush_hub *hub, rp_session *from, rtpush_publication *what) {
     rtpush_publication asked = *what;
     int code = RTPUSH_OK;
-    if (hub->server->is_leaving) return RTPUSH_E_UNAVAILABLE;
+    if (hub->is_leaving) return RTPUSH_E_UNAVAILABLE;
     if (hub->desc.on_publish) code = hub->desc.on_publish(hub, rp_session_handle(from), what, hub->desc.user);
     if (code) return code;
     what->done = asked.done; // the answer goes to who asked, whatever the hook changed
@@ -8076,8 +8141,8 @@ static void rp_route_poll(rtpush_hub *hub, rp_conn *c, rp_gap *gap, bool has_cur
         has_any = rp_scan_next(&scan) != NULL;
         if (!has_any) rp_reader_level(hub, r);
     }
-    if (hub->server->is_leaving) answer.reconnect_ms = (int64_t)(hub->server->drain_spread / 2);
-    if (has_any || (wait_ms <= 0 && !r->ahead) || hub->server->is_leaving) {
+    if (hub->is_leaving) answer.reconnect_ms = (int64_t)(hub->server->drain_spread / 2);
+    if (has_any || (wait_ms <= 0 && !r->ahead) || hub->is_leaving) {
         if (!has_any && by_tag && wait_ms <= 0) rp_poll_not_modified(hub, c);
         else rp_poll_reply(hub, c, &answer, true);
         return;
@@ -8243,13 +8308,26 @@ static size_t rp_hub_subscribers(rtpush_hub *hub, rtpush_slice name) {
     return count;
 }
 
+// The connection that still waits for this; NULL: it has gone, or has its answer now, which is an error.
+static rp_conn *rp_post_conn(rtpush_hub *hub, const rp_owed_reply *owed, int code) {
+    rp_conn *c = hub->server ? (rp_conn *)rp_slab_find(&hub->server->conns, owed->conn) : NULL;
+    if (!c || c->phase != RP_PHASE_WAIT) return NULL;
+    if (code) rp_reply_code(hub, c, code);
+    return code ? NULL : c;
+}
+
+static void rp_post_cleared(rtpush_hub *hub, uint64_t ticket, uint64_t seq, int code, void *user) {
+    rp_conn *c = rp_post_conn(hub, (rp_owed_reply *)user, code);
+    (void)ticket, (void)seq;
+    if (c) rp_reply_whole(hub, c, 204, NULL, rp_slice(NULL, 0), rp_slice(NULL, 0));
+    rp_mem_free(&hub->mem, user);
+}
+
 static void rp_post_published(rtpush_hub *hub, uint64_t ticket, uint64_t seq, int code, void *user) {
     rp_owed_reply *owed = (rp_owed_reply *)user;
-    rp_conn *c = hub->server ? (rp_conn *)rp_slab_find(&hub->server->conns, owed->conn) : NULL;
+    rp_conn *c = rp_post_conn(hub, owed, code);
     (void)ticket;
-    if (c && c->phase == RP_PHASE_WAIT && code) {
-        rp_reply_code(hub, c, code);
-    } else if (c && c->phase == RP_PHASE_WAIT) {
+    if (c) {
         size_t count = rp_hub_subscribers(hub, rp_slice_of(owed->topic));
         rp_buf *buf = rp_hub_text(hub);
         rp_buf_text(&hub->mem, buf, "{\"id\":\"");
@@ -8292,6 +8370,23 @@ static const char *rp_route_topic(rtpush_request *request, int verb) {
     return name.data;
 }
 
+// The request waits for the end of what it asks for.
+static void rp_route_hand_over(rtpush_request *request, rp_session *from, rtpush_publication *what) {
+    rtpush_hub *hub = request->hub;
+    rp_conn *c = request->conn;
+    rp_owed_reply *owed = (rp_owed_reply *)rp_mem_get(&hub->mem, sizeof *owed + strlen(what->topic));
+    if (!owed) { rp_reply_code(hub, c, RTPUSH_E_MEMORY); return; }
+    owed->conn = rp_conn_tag(c);
+    memcpy(owed->topic, what->topic, strlen(what->topic));
+    what->done = what->clear ? rp_post_cleared : rp_post_published;
+    what->done_user = owed;
+    rp_conn_enter(hub, c, RP_PHASE_WAIT);
+    int code = what->clear ? rp_publish(hub, what, NULL) : rp_push_publish(hub, from, what);
+    if (!code) return;
+    rp_mem_free(&hub->mem, owed);
+    if (c->phase == RP_PHASE_WAIT) rp_reply_code(hub, c, code);
+}
+
 static void rp_route_publish(rtpush_request *request) {
     rtpush_hub *hub = request->hub;
     rp_conn *c = request->conn;
@@ -8313,26 +8408,15 @@ static void rp_route_publish(rtpush_request *request) {
     what.identity = request->login.identity;
     what.ephemeral = rp_query_find(request->head->query, "ephemeral", flag, sizeof flag) == 1 && *flag == '1';
     rp_session *from = session_size > 0 ? rp_session_named(hub, request->login.identity, rp_slice(session, (size_t)session_size)) : NULL;
-    rp_owed_reply *owed = (rp_owed_reply *)rp_mem_get(&hub->mem, sizeof *owed + strlen(what.topic));
-    if (!owed) { rp_reply_code(hub, c, RTPUSH_E_MEMORY); return; }
-    owed->conn = rp_conn_tag(c);
-    memcpy(owed->topic, what.topic, strlen(what.topic));
-    what.done = rp_post_published;
-    what.done_user = owed;
-    rp_conn_enter(hub, c, RP_PHASE_WAIT);
-    int code = rp_push_publish(hub, from, &what);
-    if (!code) return;
-    rp_mem_free(&hub->mem, owed);
-    if (c->phase == RP_PHASE_WAIT) rp_reply_code(hub, c, code);
+    rp_route_hand_over(request, from, &what);
 }
 
 static void rp_route_delete(rtpush_request *request) {
-    rtpush_hub *hub = request->hub;
-    const char *topic = rp_route_topic(request, RTPUSH_VERB_DELETE);
-    if (!topic) return;
-    rp_topic *t = rp_hub_find_topic(hub, rp_slice_of(topic));
-    if (t) rp_hub_clear(hub, t);
-    rp_reply_whole(hub, request->conn, 204, NULL, rp_slice(NULL, 0), rp_slice(NULL, 0));
+    rtpush_publication what;
+    memset(&what, 0, sizeof what);
+    if (!(what.topic = rp_route_topic(request, RTPUSH_VERB_DELETE))) return;
+    what.clear = true;
+    rp_route_hand_over(request, NULL, &what);
 }
 
 static const char rp_mount_methods[] = "Allow: GET, HEAD, POST, DELETE, OPTIONS\r\n";
@@ -12550,6 +12634,969 @@ static void rp_dial_free(rtpush_hub *hub) {
 #endif // RP_CLIENT
 
 // ============================================================================
+// >>bus  what a bus tells the hub  (uses: publish, reader, push, conn)
+//
+// Messages come in the order of their seq; another epoch tells every reader of a gap. The
+// buses of the library itself are the rooms below; a host's own uses the same functions.
+// ============================================================================
+#ifdef RP_SERVER
+RTPUSH_DEF int rtpush_bus_deliver(rtpush_hub *hub, const rtpush_message *m) {
+    rtpush_publication what;
+    rtpush_message checked;
+    if (m->seq <= hub->log.head) return RTPUSH_E_ARGUMENT;
+    memset(&what, 0, sizeof what);
+    what.topic = m->topic;
+    what.event = m->event;
+    what.data = m->data;
+    what.size = m->size;
+    what.kind = m->kind;
+    what.ephemeral = m->ephemeral;
+    int code = rp_publish_check(hub, &what, &checked);
+    if (code) return code;
+    checked.seq = m->seq;
+    checked.time_ms = m->time_ms;
+    return rp_hub_append(hub, &checked);
+}
+
+RTPUSH_DEF int rtpush_bus_clear(rtpush_hub *hub, const char *topic, uint64_t seq) {
+    rp_topic *t = rp_hub_find_topic(hub, rp_slice_of(topic));
+    if (t) rp_hub_clear(hub, t, seq ? seq : UINT64_MAX);
+    return rtpush_is_topic(topic, rp_slice_of(topic).size, false) ? RTPUSH_OK : RTPUSH_E_TOPIC;
+}
+
+RTPUSH_DEF void rtpush_bus_wake(rtpush_hub *hub) { hub->bus_is_due = true; }
+
+// Tells one connection that the log it was reading is no more; `was` is where it stood in it.
+static void rp_restart_conn(rtpush_hub *hub, rp_conn *c, const char *epoch, uint64_t was) {
+    rp_reader *r = &c->reader;
+    rp_poll_answer answer;
+    rp_gap gap;
+    memset(&gap, 0, sizeof gap);
+    r->ahead = 0;
+    r->began = hub->log.head;
+    for (uint16_t i = 0; i < r->count; i++) r->subs[i].told = hub->log.head;
+    gap.is_told = true;
+    gap.to = hub->log.head;
+    gap.reason = "epoch";
+    rp_cursor_write(gap.from, epoch, was);
+    hub->stats.gaps++;
+    rp_poll_answer_init(&answer, &gap);
+    if (c->phase == RP_PHASE_PARKED) rp_poll_reply(hub, c, &answer, true);
+    else if (r->wire->gap) r->wire->gap(hub, r, &gap);
+    else rp_socket_close(hub, c, 4100, "gap");
+    rp_reader_end_replays(hub, r);
+}
+
+RTPUSH_DEF int rtpush_bus_start(rtpush_hub *hub, const char *epoch, uint64_t floor) {
+    rtpush_cursor cursor;
+    char text[RP_CURSOR_MAX], old[9];
+    if (!epoch || strlen(epoch) != 8) return RTPUSH_E_ARGUMENT;
+    if (!rtpush_parse_cursor(&cursor, text, rp_cursor_write(text, epoch, floor))) return RTPUSH_E_ARGUMENT;
+    memcpy(old, hub->log.epoch, 9);
+    for (uint32_t i = 0; i < rp_slab_end(&hub->server->conns); i++) {
+        rp_conn *c = (rp_conn *)(void *)rp_slab_at(&hub->server->conns, i);
+        if (c->slot.generation & 1) c->reader.ahead = rp_reader_cursor(hub, &c->reader); // kept there over the change
+    }
+    rp_hub_restart(hub, epoch, floor);
+    while (hub->outbox->key_first && !hub->outbox->key_first->is_pending) rp_key_remove(hub, hub->outbox->key_first);
+    for (uint32_t i = 0; i < rp_slab_end(&hub->server->conns); i++) {
+        rp_conn *c = (rp_conn *)(void *)rp_slab_at(&hub->server->conns, i);
+        if (!(c->slot.generation & 1)) continue;
+        if (rp_conn_is_reader(c) && !c->is_unknown) rp_restart_conn(hub, c, old, c->reader.ahead);
+        c->reader.ahead = 0;
+    }
+    return RTPUSH_OK;
+}
+
+// Why the bus takes nothing now: `why` (static), NULL: it does again. Logged when it changes.
+static void rp_bus_set_why(rtpush_hub *hub, const char *name, const char *why) {
+    if (why && !hub->bus_why) rp_hub_log(hub, "%s: %s; publishes are refused", name, why);
+    if (!why && hub->bus_why) rp_hub_log(hub, "%s: takes publishes again", name);
+    hub->bus_why = why;
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>record  what stands in a journal's files, byte by byte  (uses: codec, bytes)
+//
+// Record: size u32, check u32, then the body: type, kind, flags, topic's size u8; event's
+// size u16; 0 u16; seq, time, hash, check u64; topic NUL event NUL data. Little-endian.
+// ============================================================================
+#ifdef RP_SERVER
+enum rp_record_type {
+    RP_BEGIN = 1, // of each file: event = epoch, seq = floor, hash and check = the key of the idempotency keys
+    RP_MESSAGE,   // hash, check: its idempotency key, if it has one
+    RP_MARK,      // of the topic nothing up to seq is held; without a topic: nobody knows what was up to seq
+    RP_KEY,       // an idempotency key: hash, check, its message's seq, time = its end
+    RP_END        // of base, and of a clean end: seq = the head
+};
+
+enum { RP_RECORD_HEAD = 8, RP_RECORD_FIXED = 40, RP_RECORD_EPHEMERAL = 1 };
+
+typedef struct rp_record {
+    int type, kind;
+    bool is_ephemeral;
+    uint64_t seq, hash, check;
+    int64_t time_ms;
+    const char *topic, *event; // NUL-terminated
+    rtpush_slice data;
+} rp_record;
+
+static void rp_le_write(char *to, uint64_t value, unsigned bytes) {
+    for (unsigned i = 0; i < bytes; i++) to[i] = (char)(unsigned char)(value >> (8 * i));
+}
+
+static uint64_t rp_le_read(const char *from, unsigned bytes) {
+    uint64_t value = 0;
+    for (unsigned i = 0; i < bytes; i++) value |= (uint64_t)(unsigned char)from[i] << (8 * i);
+    return value;
+}
+
+static uint32_t rp_record_check(const char *body, size_t size) {
+    rp_hash_key key;
+    key.k0 = size;
+    key.k1 = 0;
+    return (uint32_t)rp_hash(&key, body, size);
+}
+
+static void rp_record_put(rp_mem *mem, rp_buf *buf, const rp_record *r) {
+    size_t topic = strlen(r->topic), event = strlen(r->event);
+    size_t size = RP_RECORD_FIXED + topic + 1 + event + 1 + r->data.size;
+    char *room = rp_buf_room(mem, buf, RP_RECORD_HEAD + size);
+    if (!room) return;
+    char *body = room + RP_RECORD_HEAD;
+    memset(body, 0, RP_RECORD_FIXED);
+    body[0] = (char)r->type;
+    body[1] = (char)r->kind;
+    body[2] = r->is_ephemeral ? RP_RECORD_EPHEMERAL : 0;
+    body[3] = (char)(unsigned char)topic;
+    rp_le_write(body + 4, event, 2);
+    rp_le_write(body + 8, r->seq, 8);
+    rp_le_write(body + 16, (uint64_t)r->time_ms, 8);
+    rp_le_write(body + 24, r->hash, 8);
+    rp_le_write(body + 32, r->check, 8);
+    memcpy(body + RP_RECORD_FIXED, r->topic, topic + 1);
+    memcpy(body + RP_RECORD_FIXED + topic + 1, r->event, event + 1);
+    if (r->data.size) memcpy(body + RP_RECORD_FIXED + topic + 1 + event + 1, r->data.data, r->data.size);
+    rp_le_write(room, size, 4);
+    rp_le_write(room + 4, rp_record_check(body, size), 4);
+    buf->end += RP_RECORD_HEAD + size;
+}
+
+// The size of the record that begins here, 0: that cannot be seen yet. At most UINT32_MAX + RP_RECORD_HEAD.
+static uint64_t rp_record_size(const char *bytes, size_t size) { return size < RP_RECORD_HEAD ? 0 : RP_RECORD_HEAD + rp_le_read(bytes, 4); }
+
+// Is the record what was written?
+static bool rp_record_is_whole(const char *bytes, size_t size) {
+    const char *body = bytes + RP_RECORD_HEAD;
+    size_t body_size = size - RP_RECORD_HEAD;
+    if (body_size < RP_RECORD_FIXED + 2 || rp_record_check(body, body_size) != rp_le_read(bytes + 4, 4)) return false;
+    size_t topic = (unsigned char)body[3], event = (size_t)rp_le_read(body + 4, 2);
+    if (body_size < RP_RECORD_FIXED + topic + event + 2) return false;
+    return !body[RP_RECORD_FIXED + topic] && !body[RP_RECORD_FIXED + topic + 1 + event];
+}
+
+// Reads a whole record; what *r points to is in `bytes`.
+static void rp_record_read(rp_record *r, const char *bytes) {
+    const char *body = bytes + RP_RECORD_HEAD;
+    size_t body_size = (size_t)rp_le_read(bytes, 4), topic = (unsigned char)body[3], event = (size_t)rp_le_read(body + 4, 2);
+    r->type = body[0];
+    r->kind = body[1];
+    r->is_ephemeral = body[2] & RP_RECORD_EPHEMERAL;
+    r->seq = rp_le_read(body + 8, 8);
+    r->time_ms = (int64_t)rp_le_read(body + 16, 8);
+    r->hash = rp_le_read(body + 24, 8);
+    r->check = rp_le_read(body + 32, 8);
+    r->topic = body + RP_RECORD_FIXED;
+    r->event = r->topic + topic + 1;
+    r->data = rp_slice(r->event + event + 1, body_size - RP_RECORD_FIXED - topic - event - 2);
+}
+
+static rp_record rp_record_new(int type, const char *topic, const char *event, uint64_t seq) {
+    rp_record r;
+    memset(&r, 0, sizeof r);
+    r.type = type;
+    r.topic = topic;
+    r.event = event;
+    r.seq = seq;
+    return r;
+}
+
+static rp_record rp_record_begin(const rtpush_hub *hub) {
+    rp_record r = rp_record_new(RP_BEGIN, "", hub->log.epoch, hub->log.floor);
+    r.hash = hub->hash_key.k0;
+    r.check = hub->hash_key.k1;
+    return r;
+}
+
+static rtpush_message rp_record_message(const rp_record *r) {
+    rtpush_message m;
+    memset(&m, 0, sizeof m);
+    m.topic = r->topic;
+    m.event = r->event;
+    m.data = r->data.data;
+    m.size = r->data.size;
+    m.kind = r->kind;
+    m.ephemeral = r->is_ephemeral;
+    m.seq = r->seq;
+    m.time_ms = r->time_ms;
+    return m;
+}
+
+#endif // RP_SERVER
+
+// ============================================================================
+// >>journal  the log on disk: a restart loses nothing  (uses: record, bus, publish, hub)
+//
+// A directory of files, each a row of records. Segments `<first seq>.log` are appended to:
+// all publishes of a turn in one write, then (sync_always) one fsync, then the readers.
+// `base.log` is what was still held of older segments when they were dropped. `head` has
+// the highest seq that was given to anybody: a load that ends below it has lost something,
+// and begins another epoch. It is also the lock against a second process.
+// ============================================================================
+#ifdef RP_SERVER
+enum { RP_DUMP_BYTES = 1048576 };
+
+// A publish between append and its end.
+typedef struct rp_due {
+    uint64_t ticket;
+    bool is_told; // its record is in journal.told, else in journal.out
+    size_t at;
+} rp_due;
+
+typedef struct rp_journal {
+    rtpush_bus bus;
+    rtpush_journal_desc desc;
+    rtpush_hub *hub;
+    int fd, head_fd;       // the segment that is appended to; -1: the next write begins one
+    bool is_open, is_closed, is_gone; // closed: for good; gone: its files were removed
+    bool is_dirty;         // the last record is no END
+    uint64_t boot;         // the system's run
+    uint64_t first, size;  // the last segment's first seq, the bytes of its whole records
+    uint64_t older, base;  // bytes of the other segments, of base
+    uint64_t older_max;    // with more of them they become the base
+    uint64_t seq, head;    // given to what is appended, and written
+    rp_buf out, told;      // records to write; those of ephemeral ones as they are delivered: their data is not written
+    size_t out_written;
+    rp_due *due;
+    uint32_t due_count, due_cap, due_written, due_given;
+    rp_timer sync;
+    int dump_fd;           // the next base, while it is written; -1
+    uint64_t dump_at, dump_until, dump_size, dump_older;
+    char why[96];
+    char dir[1];
+} rp_journal;
+
+// --- files ---
+
+typedef char rp_path[512];
+
+static const char *rp_journal_path(const rp_journal *j, rp_path path, const char *name) {
+    int n = snprintf(path, sizeof(rp_path), "%s/%s", j->dir, name);
+    return n > 0 && (size_t)n < sizeof(rp_path) ? path : ""; // "" cannot be opened
+}
+
+static const char *rp_journal_segment(const rp_journal *j, rp_path path, uint64_t first) {
+    char name[32];
+    snprintf(name, sizeof name, "%020" PRIu64 ".log", first);
+    return rp_journal_path(j, path, name);
+}
+
+// All of it at this place, or false and errno.
+static bool rp_file_write(int fd, const char *data, size_t size, uint64_t at) {
+    while (size) {
+        ssize_t n = pwrite(fd, data, size, (off_t)at);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) { errno = n ? errno : ENOSPC; return false; }
+        data += n;
+        size -= (size_t)n;
+        at += (uint64_t)n;
+    }
+    return true;
+}
+
+static bool rp_file_sync(int fd) {
+#if defined(__linux__)
+    return !fdatasync(fd);
+#else
+    return !fsync(fd);
+#endif
+}
+
+// A new name in the directory is on the disk only when the directory is.
+static void rp_journal_sync_dir(const rp_journal *j) {
+    int fd = j->desc.sync_ms < 0 && !j->desc.sync_always ? -1 : open(j->dir, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    fsync(fd);
+    close(fd);
+}
+
+static void rp_file_close(int *fd) {
+    if (*fd >= 0) close(*fd);
+    *fd = -1;
+}
+
+static int rp_journal_compare(const void *a, const void *b) {
+    uint64_t x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return x < y ? -1 : x > y;
+}
+
+// The segments' first seqs, ascending; to be freed.
+static void rp_journal_list(rp_journal *j, uint64_t **firsts, uint32_t *count) {
+    uint32_t cap = 0;
+    DIR *dir = opendir(j->dir);
+    *firsts = NULL;
+    *count = 0;
+    for (struct dirent *item; dir && (item = readdir(dir)) != NULL;) {
+        uint64_t first;
+        rtpush_slice name = rp_slice_of(item->d_name);
+        if (name.size != 24 || strcmp(item->d_name + 20, ".log") || !rp_slice_number(rp_slice(name.data, 20), &first)) continue;
+        if (!rp_mem_grow(&j->hub->mem, (void **)firsts, &cap, *count, sizeof first)) break;
+        (*firsts)[(*count)++] = first;
+    }
+    if (dir) closedir(dir);
+    if (*count) qsort(*firsts, *count, sizeof **firsts, rp_journal_compare);
+}
+
+// The system's present run, as a number: what was written in it is still seen, though the process was killed.
+static uint64_t rp_boot(void) {
+    static const rp_hash_key key = {1, 2};
+    char text[64];
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text);
+    rp_file_close(&fd);
+    return n > 0 ? rp_hash(&key, text, (size_t)n) : 0;
+}
+
+// --- head ---
+
+enum { RP_HEAD_BYTES = 48 };
+static const char rp_head_magic[] = "rtpush j";
+
+typedef struct rp_head_file {
+    char epoch[9];
+    uint64_t seq, boot;
+    bool is_synced; // whatever was acknowledged was on the disk
+} rp_head_file;
+
+static bool rp_journal_write_head(rp_journal *j, uint64_t seq) {
+    char bytes[RP_HEAD_BYTES];
+    memcpy(bytes, rp_head_magic, 8);
+    memcpy(bytes + 8, j->hub->log.epoch, 8);
+    rp_le_write(bytes + 16, seq, 8);
+    rp_le_write(bytes + 24, j->boot, 8);
+    rp_le_write(bytes + 32, j->desc.sync_always, 8);
+    rp_le_write(bytes + 40, rp_record_check(bytes, 40), 8);
+    return rp_file_write(j->head_fd, bytes, sizeof bytes, 0);
+}
+
+static bool rp_journal_read_head(const rp_journal *j, rp_head_file *head) {
+    char bytes[RP_HEAD_BYTES];
+    memset(head, 0, sizeof *head);
+    if (pread(j->head_fd, bytes, sizeof bytes, 0) != RP_HEAD_BYTES) return false;
+    if (memcmp(bytes, rp_head_magic, 8) || rp_le_read(bytes + 40, 8) != rp_record_check(bytes, 40)) return false;
+    memcpy(head->epoch, bytes + 8, 8);
+    head->seq = rp_le_read(bytes + 16, 8);
+    head->boot = rp_le_read(bytes + 24, 8);
+    head->is_synced = rp_le_read(bytes + 32, 8) != 0;
+    return true;
+}
+
+// --- what is wrong ---
+
+static void rp_journal_fail(rp_journal *j, const char *what) {
+    snprintf(j->why, sizeof j->why, "the journal: %s: %s", what, strerror(errno));
+    rp_bus_set_why(j->hub, j->bus.name, j->why);
+}
+
+// The lock. 0 or a code; of RTPUSH_E_SYSTEM errno says more.
+static int rp_journal_lock(rp_journal *j, int64_t wait_ms) {
+    rp_path path;
+    struct timespec nap = {0, 20000000};
+    j->head_fd = open(rp_journal_path(j, path, "head"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (j->head_fd < 0) return RTPUSH_E_SYSTEM;
+    while (flock(j->head_fd, LOCK_EX | LOCK_NB)) {
+        if (errno != EWOULDBLOCK && errno != EINTR) return RTPUSH_E_SYSTEM;
+        if ((wait_ms -= 20) < 0) return RTPUSH_E_IN_USE;
+        nanosleep(&nap, NULL);
+    }
+    return RTPUSH_OK;
+}
+
+// --- writing ---
+
+// The segment is full, or damaged: the next write begins another.
+static void rp_journal_rotate(rp_journal *j) {
+    if (j->fd >= 0 && (j->desc.sync_ms >= 0 || j->desc.sync_always)) rp_file_sync(j->fd);
+    rp_timer_stop(&j->hub->wheel, &j->sync);
+    if (j->fd >= 0) j->older += j->size;
+    rp_file_close(&j->fd);
+}
+
+// A new segment; or the last one goes on, behind its last whole record, if no message came into it.
+static bool rp_journal_begin(rp_journal *j) {
+    rp_path path;
+    rp_buf buf;
+    uint64_t at = j->first == j->head + 1 ? j->size : 0;
+    memset(&buf, 0, sizeof buf);
+    rp_record begin = rp_record_begin(j->hub);
+    rp_record_put(&j->hub->mem, &buf, &begin);
+    errno = ENOMEM;
+    j->fd = buf.is_broken ? -1 : open(rp_journal_segment(j, path, j->head + 1), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    bool is_begun = j->fd >= 0 && !ftruncate(j->fd, (off_t)at) && rp_file_write(j->fd, buf.data, rp_buf_size(&buf), at);
+    j->first = j->head + 1;
+    j->size = at;
+    if (is_begun) j->size += rp_buf_size(&buf), j->is_dirty = true, rp_journal_sync_dir(j);
+    else rp_file_close(&j->fd);
+    rp_buf_free(&j->hub->mem, &buf);
+    return is_begun;
+}
+
+// Somebody removed the files under us: what we have in memory is all there is, and where they are again it goes first.
+static bool rp_journal_is_there(rp_journal *j) {
+    struct stat file;
+    if (j->fd >= 0 && !fstat(j->fd, &file) && file.st_nlink) return true;
+    if (j->fd >= 0) j->is_gone = true, rp_file_close(&j->fd);
+    return false;
+}
+
+static bool rp_journal_dump_all(rp_journal *j);
+
+// Gets what was removed back, when there is a directory again.
+static bool rp_journal_heal(rp_journal *j) {
+    rp_file_close(&j->head_fd);
+    if (rp_journal_lock(j, 0) || !rp_journal_dump_all(j)) return false;
+    j->is_gone = false;
+    j->older = 0;
+    return true;
+}
+
+// What is appended since the last time, at the segment's end: all of it or nothing.
+static bool rp_journal_write(rp_journal *j) {
+    const char *data = j->out.data + j->out.start + j->out_written;
+    size_t size = rp_buf_size(&j->out) - j->out_written;
+    if (!rp_journal_is_there(j) && ((j->is_gone && !rp_journal_heal(j)) || !rp_journal_begin(j))) return false;
+    bool is_written = rp_file_write(j->fd, data, size, j->size);
+    bool is_safe = is_written && (!j->desc.sync_always || rp_file_sync(j->fd));
+    if (is_safe && rp_journal_write_head(j, j->seq)) {
+        j->size += size;
+        j->is_dirty = true;
+        return true;
+    }
+    int error = errno;
+    bool is_suspect = is_written; // what a failed fsync left is not known; or it cannot be cut off
+    if (ftruncate(j->fd, (off_t)j->size) || is_suspect) rp_journal_rotate(j);
+    errno = error;
+    return false;
+}
+
+static void rp_journal_sync_due(rtpush_hub *hub, rp_timer *timer) {
+    rp_journal *j = RP_OWNER(rp_journal, sync, timer);
+    (void)hub;
+    if (j->fd < 0 || rp_file_sync(j->fd)) return;
+    rp_hub_log(hub, "journal %s: fsync: %s", j->dir, strerror(errno));
+    rp_journal_rotate(j);
+}
+
+// --- base: what is held of old segments ---
+
+static bool rp_dump_flush(rp_journal *j, rp_buf *buf) {
+    bool is_written = !buf->is_broken && rp_file_write(j->dump_fd, buf->data + buf->start, rp_buf_size(buf), j->dump_size);
+    if (buf->is_broken) errno = ENOMEM;
+    j->dump_size += rp_buf_size(buf);
+    rp_buf_rewind(buf);
+    return is_written;
+}
+
+static void rp_dump_open(rp_journal *j, rp_buf *buf) {
+    rp_path path;
+    rp_record begin = rp_record_begin(j->hub);
+    j->dump_fd = open(rp_journal_path(j, path, "base.tmp"), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    j->dump_at = j->dump_size = 0;
+    j->dump_until = j->hub->log.head;
+    j->dump_older = j->older;
+    rp_record_put(&j->hub->mem, buf, &begin);
+}
+
+// Some of the messages. false: an error; *is_all: there are no more.
+static bool rp_dump_messages(rp_journal *j, rp_buf *buf, bool *is_all) {
+    rtpush_hub *hub = j->hub;
+    uint32_t i = rp_log_after(&hub->log, j->dump_at);
+    for (; i < hub->log.spine_end && hub->log.spine[i].seq <= j->dump_until && rp_buf_size(buf) < RP_DUMP_BYTES; i++) {
+        const rp_msg *m = hub->log.spine[i].msg;
+        j->dump_at = hub->log.spine[i].seq;
+        if (!m || m->is_ephemeral) continue;
+        rtpush_message view = rp_msg_view(m, hub->wheel.now, rp_hub_wall(hub));
+        rp_record r = rp_record_new(RP_MESSAGE, view.topic, view.event, view.seq);
+        r.kind = view.kind;
+        r.time_ms = view.time_ms;
+        r.data = rp_slice(view.data, view.size);
+        rp_record_put(&hub->mem, buf, &r);
+    }
+    *is_all = i == hub->log.spine_end || hub->log.spine[i].seq > j->dump_until;
+    return rp_dump_flush(j, buf);
+}
+
+static void rp_dump_mark(rtpush_hub *hub, rp_buf *buf, rtpush_slice name, uint64_t evicted) {
+    char topic[RP_TOPIC_MAX + 1];
+    memcpy(topic, name.data ? name.data : "", name.size);
+    topic[name.size] = 0;
+    rp_record r = rp_record_new(RP_MARK, topic, "", evicted);
+    if (evicted) rp_record_put(&hub->mem, buf, &r);
+}
+
+// The keys, and what of which topic is lost.
+static void rp_dump_marks(rtpush_hub *hub, rp_buf *buf) {
+    for (const rp_key *key = hub->outbox->key_first; key; key = key->next) {
+        rp_record r = rp_record_new(RP_KEY, "", "", key->seq);
+        r.hash = key->node.hash;
+        r.check = key->check;
+        r.time_ms = rp_hub_wall(hub) + (int64_t)(key->expires - hub->wheel.now);
+        if (!key->is_pending && key->expires > hub->wheel.now) rp_record_put(&hub->mem, buf, &r);
+    }
+    for (const rp_dead *dead = hub->dead_first; dead; dead = dead->next) rp_dump_mark(hub, buf, rp_slice(dead->name, dead->size), dead->evicted);
+    for (rp_node *node = rp_table_next(&hub->names, NULL); node; node = rp_table_next(&hub->names, node)) {
+        const rp_source *s = RP_OWNER(rp_source, node, node);
+        if (!s->is_pattern) rp_dump_mark(hub, buf, rp_source_name(s), rp_source_lost(s));
+    }
+    rp_dump_mark(hub, buf, rp_slice(NULL, 0), hub->log.floor);
+}
+
+// The new base takes the place of the old one and of the segments it covers.
+static bool rp_dump_finish(rp_journal *j, rp_buf *buf) {
+    rp_path from, to;
+    uint64_t *firsts;
+    uint32_t count;
+    rp_record end = rp_record_new(RP_END, "", "", j->dump_until);
+    rp_dump_marks(j->hub, buf);
+    rp_record_put(&j->hub->mem, buf, &end);
+    if (!rp_dump_flush(j, buf) || !rp_file_sync(j->dump_fd)) return false;
+    rp_file_close(&j->dump_fd);
+    if (rename(rp_journal_path(j, from, "base.tmp"), rp_journal_path(j, to, "base.log"))) return false;
+    rp_journal_sync_dir(j);
+    rp_journal_list(j, &firsts, &count);
+    for (uint32_t i = 0; i < count; i++)
+        if (firsts[i] <= j->dump_until) unlink(rp_journal_segment(j, to, firsts[i]));
+    rp_mem_free(&j->hub->mem, firsts);
+    j->base = j->dump_size;
+    j->older -= j->dump_older;
+    j->older_max = RP_MAX(j->base, 4 * (uint64_t)j->desc.segment_bytes);
+    return true;
+}
+
+static void rp_dump_give_up(rp_journal *j) {
+    rp_path path;
+    rp_file_close(&j->dump_fd);
+    unlink(rp_journal_path(j, path, "base.tmp"));
+    j->older_max = j->older + (uint64_t)j->desc.segment_bytes; // again after the next segment
+}
+
+enum rp_dump_step { RP_DUMP_MORE, RP_DUMP_DONE, RP_DUMP_FAILED };
+
+// A piece of the new base.
+static enum rp_dump_step rp_dump_turn(rp_journal *j, rp_buf *buf) {
+    bool is_all = false;
+    bool is_fine = j->dump_fd >= 0 && rp_dump_messages(j, buf, &is_all);
+    if (is_fine && !is_all) return RP_DUMP_MORE;
+    if (is_fine && rp_dump_finish(j, buf)) return RP_DUMP_DONE;
+    rp_hub_log(j->hub, "journal %s: base: %s", j->dir, strerror(errno));
+    rp_dump_give_up(j);
+    return RP_DUMP_FAILED;
+}
+
+// When the segments outgrow what is held, it is written anew, a piece in each turn.
+static void rp_journal_dump(rp_journal *j) {
+    rp_buf buf;
+    memset(&buf, 0, sizeof buf);
+    if (j->dump_fd < 0 && (j->older <= j->older_max || j->due_count)) return;
+    if (j->dump_fd < 0) {
+        rp_journal_rotate(j);
+        rp_dump_open(j, &buf);
+    }
+    if (rp_dump_turn(j, &buf) == RP_DUMP_MORE) rtpush_bus_wake(j->hub);
+    rp_buf_free(&j->hub->mem, &buf);
+}
+
+static bool rp_journal_dump_all(rp_journal *j) {
+    rp_buf buf;
+    memset(&buf, 0, sizeof buf);
+    if (j->dump_fd >= 0) rp_dump_give_up(j);
+    enum rp_dump_step step = RP_DUMP_MORE;
+    rp_dump_open(j, &buf);
+    while (step == RP_DUMP_MORE) step = rp_dump_turn(j, &buf);
+    rp_buf_free(&j->hub->mem, &buf);
+    return step == RP_DUMP_DONE;
+}
+
+// --- the bus ---
+
+static void rp_due_read(const rp_journal *j, uint32_t i, rp_record *r) {
+    const rp_buf *buf = j->due[i].is_told ? &j->told : &j->out;
+    rp_record_read(r, buf->data + buf->start + j->due[i].at);
+}
+
+// The last seq of a topic that a DELETE drops: of what is held, or is on its way.
+static uint64_t rp_journal_last(rp_journal *j, const char *topic) {
+    rp_record r;
+    for (uint32_t i = j->due_count; i-- > j->due_given;) {
+        rp_due_read(j, i, &r);
+        if (r.type == RP_MESSAGE && !r.is_ephemeral && !strcmp(r.topic, topic)) return r.seq;
+    }
+    rp_topic *t = rp_hub_find_topic(j->hub, rp_slice_of(topic));
+    for (uint32_t i = t ? t->count : 0; i-- > 0;)
+        if (!rp_topic_at(t, i)->is_ephemeral) return rp_topic_at(t, i)->seq;
+    return 0;
+}
+
+static int rp_journal_append(void *user, rtpush_hub *hub, const rtpush_publication *what, uint64_t ticket) {
+    rp_journal *j = (rp_journal *)user;
+    int code = RTPUSH_OK;
+    rp_record r = rp_record_new(what->clear ? RP_MARK : RP_MESSAGE, what->topic, what->event, j->seq + 1);
+    if (j->is_closed) return RTPUSH_E_UNAVAILABLE;
+    if (!what->clear && !rp_hub_topic(hub, rp_slice_of(what->topic), &code)) return code; // never to be refused once it is written
+    if (!rp_mem_grow(&hub->mem, (void **)&j->due, &j->due_cap, j->due_count, sizeof *j->due)) return RTPUSH_E_MEMORY;
+    if (what->clear) r.seq = rp_journal_last(j, what->topic);
+    if (what->key && *what->key && !what->clear) rp_key_hash(hub, what, &r.hash, &r.check);
+    r.kind = what->kind;
+    r.is_ephemeral = what->ephemeral;
+    r.time_ms = rp_hub_wall(hub);
+    r.data = rp_slice(what->data, what->size);
+    rp_due *due = &j->due[j->due_count];
+    due->ticket = ticket;
+    due->is_told = r.is_ephemeral;
+    due->at = rp_buf_size(due->is_told ? &j->told : &j->out);
+    if (r.is_ephemeral) rp_record_put(&hub->mem, &j->told, &r), r.data.size = 0;
+    rp_record_put(&hub->mem, &j->out, &r);
+    bool is_broken = j->out.is_broken || j->told.is_broken;
+    j->out.is_broken = j->told.is_broken = false;
+    if (is_broken) return RTPUSH_E_MEMORY;
+    j->due_count++;
+    if (!what->clear) j->seq++;
+    return RTPUSH_OK;
+}
+
+static int rp_journal_give(rp_journal *j, uint32_t i, uint64_t *seq) {
+    rp_record r;
+    rp_due_read(j, i, &r);
+    *seq = r.seq;
+    if (r.type == RP_MARK) return r.seq ? rtpush_bus_clear(j->hub, r.topic, r.seq) : RTPUSH_OK;
+    rtpush_message m = rp_record_message(&r);
+    return rtpush_bus_deliver(j->hub, &m);
+}
+
+static void rp_journal_rewind(rp_journal *j) {
+    rp_buf *bufs[2] = {&j->out, &j->told};
+    j->due_count = j->due_written = j->due_given = 0;
+    j->out_written = 0;
+    for (unsigned i = 0; i < 2; i++) {
+        if (bufs[i]->cap > RP_DUMP_BYTES) rp_buf_free(&j->hub->mem, bufs[i]);
+        else rp_buf_rewind(bufs[i]);
+    }
+}
+
+// What is written goes into the log, and who published it hears so. Callbacks may append more, for the next turn.
+static void rp_journal_deliver(rp_journal *j) {
+    while (j->due_given < j->due_written) {
+        uint64_t seq, ticket = j->due[j->due_given].ticket;
+        int code = rp_journal_give(j, j->due_given, &seq);
+        if (code == RTPUSH_E_MEMORY) { rtpush_bus_wake(j->hub); return; } // the next turn tries again
+        j->due_given++;
+        rp_publish_end(j->hub, ticket, code ? 0 : seq, code);
+    }
+    if (j->due_given == j->due_count) rp_journal_rewind(j);
+}
+
+// Nothing of what was appended is in the file: the same seqs will be given to others.
+static void rp_journal_refuse(rp_journal *j) {
+    uint32_t end = j->due_count;
+    j->seq = j->head;
+    j->out.end = j->out.start + j->out_written;
+    while (j->due_written < end) rp_publish_end(j->hub, j->due[j->due_written++].ticket, 0, RTPUSH_E_UNAVAILABLE);
+    j->due_given = j->due_written;
+    if (j->due_given == j->due_count) rp_journal_rewind(j);
+}
+
+static void rp_journal_commit(rp_journal *j) {
+    if (j->due_written == j->due_count) return;
+    if (!rp_journal_write(j)) {
+        rp_journal_fail(j, j->is_gone ? "its files are gone" : "writing");
+        rp_journal_refuse(j);
+        return;
+    }
+    j->out_written = rp_buf_size(&j->out);
+    j->head = j->seq;
+    j->due_written = j->due_count;
+    rp_bus_set_why(j->hub, j->bus.name, NULL);
+    if (!j->desc.sync_always && j->desc.sync_ms >= 0 && !rp_timer_is_armed(&j->sync))
+        rp_timer_start(&j->hub->wheel, &j->sync, j->hub->wheel.now + (uint64_t)j->desc.sync_ms);
+}
+
+// The end of it: on the disk, marked as clean, free for another process.
+static void rp_journal_finish(rp_journal *j) {
+    rp_record end = rp_record_new(RP_END, "", "", j->head);
+    bool is_whole = j->is_open && !j->is_closed && j->due_written == j->due_count;
+    j->is_closed = true;
+    if (j->dump_fd >= 0) rp_dump_give_up(j);
+    rp_timer_stop(&j->hub->wheel, &j->sync);
+    if (is_whole && j->is_dirty && (j->fd >= 0 || rp_journal_begin(j))) {
+        rp_buf_rewind(&j->out);
+        rp_record_put(&j->hub->mem, &j->out, &end);
+        if (!j->out.is_broken) rp_file_write(j->fd, j->out.data + j->out.start, rp_buf_size(&j->out), j->size);
+        rp_file_sync(j->fd);
+    }
+    rp_file_close(&j->fd);
+    rp_file_close(&j->head_fd);
+}
+
+static void rp_journal_turn(void *user, rtpush_hub *hub) {
+    rp_journal *j = (rp_journal *)user;
+    if (j->is_closed) return;
+    if (j->due_given == j->due_written) rp_journal_commit(j); // else memory ran out: in their order
+    rp_journal_deliver(j);
+    if (j->fd >= 0 && j->size >= (uint64_t)j->desc.segment_bytes) rp_journal_rotate(j);
+    rp_journal_dump(j);
+    if (hub->is_leaving && !j->due_count) rp_journal_finish(j);
+}
+
+static void rp_journal_close(void *user, rtpush_hub *hub) {
+    rp_journal *j = (rp_journal *)user;
+    if (hub && j->hub) {
+        rp_journal_finish(j);
+        rp_buf_free(&hub->mem, &j->out);
+        rp_buf_free(&hub->mem, &j->told);
+        rp_mem_free(&hub->mem, j->due);
+    }
+    RTPUSH_FREE(j);
+}
+
+#endif // RP_SERVER
+
+// ============================================================================
+// >>load  a journal is read, and cut where it is not whole  (uses: journal, reader)
+// ============================================================================
+#ifdef RP_SERVER
+enum { RP_LOAD_BYTES = 262144 };
+
+typedef struct rp_load {
+    rp_journal *journal;
+    uint64_t until; // records of messages from here on are void: the next file begins with it
+    uint64_t marks; // the highest
+    bool has_begun; // a BEGIN was read
+    bool is_cut;    // not all of it was whole
+    bool is_clean;  // the last record is an END
+    int code;
+} rp_load;
+
+static void rp_load_begin(rp_load *load, const rp_record *r) {
+    rtpush_hub *hub = load->journal->hub;
+    if (load->has_begun) { memcpy(hub->log.epoch, r->event, 8); return; } // it changed on the way; messages stay
+    hub->hash_key.k0 = r->hash; // no table has anything in it yet
+    hub->hash_key.k1 = r->check;
+    load->code = rtpush_bus_start(hub, r->event, r->seq);
+    load->has_begun = !load->code;
+}
+
+static void rp_load_key(rtpush_hub *hub, const rp_record *r, int64_t expires) {
+    int64_t left = expires - rp_hub_wall(hub);
+    if ((!r->hash && !r->check) || left <= 0 || left > hub->desc.keys_ms) return;
+    rp_key *key = rp_key_find(hub, r->hash, r->check);
+    if (!key) key = rp_key_new(hub, r->hash, r->check);
+    if (!key) return; // without it a publish may come twice, as it may after two minutes
+    key->is_pending = false;
+    key->seq = r->seq;
+    key->expires = hub->wheel.now + (uint64_t)left;
+    rp_key_expire(hub);
+}
+
+static void rp_load_mark(rp_load *load, const rp_record *r) {
+    rtpush_hub *hub = load->journal->hub;
+    load->marks = RP_MAX(load->marks, r->seq);
+    if (!*r->topic) { hub->log.floor = RP_MAX(hub->log.floor, r->seq); return; }
+    rtpush_slice name = rp_slice_of(r->topic);
+    rp_topic *t = rp_hub_find_topic(hub, name);
+    hub->log.safe = hub->log.head;
+    if (!t) { rp_dead_mark(hub, name, rp_hub_hash(hub, name), r->seq); return; }
+    rp_hub_clear(hub, t, r->seq);
+    rp_topic_lose(t, r->seq);
+}
+
+static int rp_load_message(rtpush_hub *hub, const rp_record *r) {
+    rtpush_message m = rp_record_message(r);
+    if (r->seq <= hub->log.head) return RTPUSH_OK; // base has it
+    bool is_lost = r->is_ephemeral || r->seq <= rp_hub_lost(hub, rp_slice_of(r->topic));
+    int code = is_lost ? RTPUSH_OK : rtpush_bus_deliver(hub, &m);
+    if (is_lost) hub->log.head = r->seq;
+    rp_load_key(hub, r, r->time_ms + hub->desc.keys_ms);
+    return code == RTPUSH_E_MEMORY ? code : RTPUSH_OK; // what no longer fits the limits is no reason to start with nothing
+}
+
+// One record. false: it is not to be believed, or is void.
+static bool rp_load_record(rp_load *load, const char *bytes, size_t size) {
+    rtpush_hub *hub = load->journal->hub;
+    rp_record r;
+    if (!rp_record_is_whole(bytes, size)) return false;
+    rp_record_read(&r, bytes);
+    if (r.type != RP_BEGIN && !load->has_begun) return false;
+    load->is_clean = r.type == RP_END;
+    switch (r.type) {
+    case RP_BEGIN: rp_load_begin(load, &r); return !load->code;
+    case RP_MESSAGE:
+        if (r.seq < load->until) load->code = rp_load_message(hub, &r);
+        return !load->code;
+    case RP_MARK: rp_load_mark(load, &r); return true;
+    case RP_KEY: rp_load_key(hub, &r, r.time_ms); return true;
+    case RP_END: hub->log.head = RP_MAX(hub->log.head, r.seq); return true;
+    default: return false;
+    }
+}
+
+// The whole records at the start of what was read.
+static bool rp_load_some(rp_load *load, rp_buf *buf, uint64_t *at) {
+    for (;;) {
+        size_t left = rp_buf_size(buf);
+        uint64_t size = rp_record_size(buf->data + buf->start, left);
+        if (!size || size > left) return true;
+        if (!rp_load_record(load, buf->data + buf->start, (size_t)size)) return false;
+        buf->start += (size_t)size;
+        *at += size;
+    }
+}
+
+// Reads on: as much as the record at hand needs, or a piece. false: there is no more, or not all that it says.
+static bool rp_load_more(rp_load *load, int fd, rp_buf *buf, uint64_t left) {
+    rp_mem *mem = &load->journal->hub->mem;
+    uint64_t size = rp_buf_size(buf) ? rp_record_size(buf->data + buf->start, rp_buf_size(buf)) : 0;
+    if (!left || size > rp_buf_size(buf) + left) return false;
+    char *room = rp_buf_room(mem, buf, (size_t)RP_MIN(left, RP_MAX(size, (uint64_t)RP_LOAD_BYTES)));
+    ssize_t n = room ? read(fd, room, (size_t)RP_MIN(left, RP_MAX(size, (uint64_t)RP_LOAD_BYTES))) : -1;
+    if (n < 0) load->code = room ? RTPUSH_E_SYSTEM : RTPUSH_E_MEMORY;
+    if (n <= 0) return false;
+    buf->end += (size_t)n;
+    return true;
+}
+
+// All of one file, as far as it is whole; there it is cut.
+static void rp_load_file(rp_load *load, const char *path) {
+    rtpush_hub *hub = load->journal->hub;
+    struct stat file;
+    rp_buf buf;
+    uint64_t at = 0, read_to = 0;
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    memset(&buf, 0, sizeof buf);
+    memset(&file, 0, sizeof file);
+    if (fd < 0 || fstat(fd, &file)) load->code = RTPUSH_E_SYSTEM;
+    while (!load->code && rp_load_more(load, fd, &buf, (uint64_t)file.st_size - read_to)) {
+        read_to = at + rp_buf_size(&buf);
+        if (!rp_load_some(load, &buf, &at)) break;
+        hub->log.safe = hub->log.head; // nobody reads yet
+        rp_hub_flush(hub);
+    }
+    rp_buf_free(&hub->mem, &buf);
+    if (!load->code && at < (uint64_t)file.st_size) {
+        rp_hub_log(hub, "journal %s: cut at byte %" PRIu64 ": the record there is torn or damaged, %" PRIu64 " bytes are dropped", path, at, (uint64_t)file.st_size - at);
+        load->is_cut = true;
+        load->is_clean = false;
+        if (ftruncate(fd, (off_t)at)) load->code = RTPUSH_E_SYSTEM;
+    }
+    rp_file_close(&fd);
+    load->journal->older += load->journal->size;
+    load->journal->size = at;
+}
+
+// What comes behind a cut is not the next of anything: it is set aside.
+static void rp_load_set_aside(rp_load *load, uint64_t first) {
+    rp_path from, to;
+    rp_journal_segment(load->journal, from, first);
+    snprintf(to, sizeof to, "%.500s.lost", from);
+    rp_hub_log(load->journal->hub, "journal %s: it is behind a cut, set aside as .lost", from);
+    if (rename(from, to)) load->code = RTPUSH_E_SYSTEM;
+}
+
+static void rp_load_all(rp_load *load) {
+    rp_journal *j = load->journal;
+    rp_path path;
+    uint64_t *firsts;
+    uint32_t count;
+    load->until = UINT64_MAX;
+    if (!access(rp_journal_path(j, path, "base.log"), F_OK)) rp_load_file(load, path);
+    j->base = j->size;
+    j->size = 0;
+    if (!load->code && j->base && !load->is_clean) load->is_cut = true; // a base ends by END
+    rp_journal_list(j, &firsts, &count);
+    for (uint32_t i = 0; i < count && !load->code; i++) {
+        load->until = i + 1 < count ? firsts[i + 1] : UINT64_MAX;
+        if (load->is_cut) rp_load_set_aside(load, firsts[i]);
+        else rp_load_file(load, rp_journal_segment(j, path, j->first = firsts[i]));
+    }
+    j->older += j->size;
+    rp_mem_free(&j->hub->mem, firsts);
+}
+
+// May what is loaded go on under its epoch? Not if anybody may have seen more than it has.
+static bool rp_load_is_whole(const rp_load *load) {
+    rp_head_file head;
+    const rp_log *log = &load->journal->hub->log;
+    if (!rp_journal_read_head(load->journal, &head)) return load->is_clean;
+    if (memcmp(head.epoch, log->epoch, 8) || head.seq > log->head) return false;
+    return load->is_clean || head.is_synced || (head.boot && head.boot == load->journal->boot);
+}
+
+static int rp_journal_load(rp_journal *j) {
+    rtpush_hub *hub = j->hub;
+    rp_load load;
+    char epoch[9];
+    memcpy(epoch, hub->log.epoch, sizeof epoch);
+    memset(&load, 0, sizeof load);
+    load.journal = j;
+    rp_load_all(&load);
+    if (load.code) return load.code;
+    hub->log.head = RP_MAX(hub->log.head, load.marks); // beyond it only behind a cut
+    j->seq = j->head = hub->log.safe = hub->log.head;
+    j->is_dirty = !load.is_clean;
+    if (load.has_begun && rp_load_is_whole(&load)) return RTPUSH_OK;
+    if (load.has_begun) rp_hub_log(hub, "journal %s: its tail may be lost: a new epoch", j->dir);
+    memcpy(hub->log.epoch, epoch, sizeof epoch);
+    return rp_journal_begin(j) && rp_journal_write_head(j, j->head) ? RTPUSH_OK : RTPUSH_E_SYSTEM;
+}
+
+static int rp_journal_open(void *user, rtpush_hub *hub) {
+    rp_journal *j = (rp_journal *)user;
+    rp_path path;
+    if (j->hub) return RTPUSH_E_STATE; // of one hub
+    j->hub = hub;
+    j->boot = rp_boot();
+    int code = mkdir(j->dir, 0700) && errno != EEXIST ? RTPUSH_E_SYSTEM : rp_journal_lock(j, j->desc.wait_ms);
+    if (!code) unlink(rp_journal_path(j, path, "base.tmp"));
+    if (!code) code = rp_journal_load(j);
+    if (code) rp_hub_log(hub, "journal %s: %s", j->dir, code == RTPUSH_E_SYSTEM ? strerror(errno) : code == RTPUSH_E_IN_USE ? "another process has it" : rtpush_strerror(code));
+    j->older_max = RP_MAX(j->base, 4 * (uint64_t)j->desc.segment_bytes);
+    j->is_open = !code;
+    return code;
+}
+
+RTPUSH_DEF const rtpush_bus *rtpush_journal(const char *dir, const rtpush_journal_desc *desc) {
+    rp_journal *j = (rp_journal *)RTPUSH_REALLOC(NULL, sizeof *j + strlen(dir));
+    if (!j) return NULL;
+    memset(j, 0, sizeof *j);
+    memcpy(j->dir, dir, strlen(dir) + 1);
+    if (desc) j->desc = *desc;
+    if (!j->desc.sync_ms) j->desc.sync_ms = 100;
+    if (j->desc.segment_bytes <= 0) j->desc.segment_bytes = 8388608;
+    j->fd = j->head_fd = j->dump_fd = -1;
+    j->sync.fire = rp_journal_sync_due;
+    j->bus.name = "journal";
+    j->bus.open = rp_journal_open;
+    j->bus.append = rp_journal_append;
+    j->bus.turn = rp_journal_turn;
+    j->bus.close = rp_journal_close;
+    j->bus.user = j;
+    return &j->bus;
+}
+#endif // RP_SERVER
+
+// ============================================================================
 // >>server  listeners, one turn of the loop, drain  (uses: clock)
 //
 //     wait -> timers -> what is ready -> input that waited -> posted calls -> flush -> reap
@@ -12699,6 +13746,10 @@ static void rp_server_ready(rtpush_hub *hub, const rtpush_event *event) {
 
 // After the handlers: everyone gets what is new, the dead are buried.
 static void rp_server_end_turn(rtpush_hub *hub) {
+    if (hub->bus_is_due) {
+        hub->bus_is_due = false;
+        if (hub->desc.bus && hub->desc.bus->turn) hub->desc.bus->turn(hub->desc.bus->user, hub);
+    }
     rp_hub_flush(hub);
     rp_server_forget_answer(hub);
     rp_people_reap(hub);
@@ -12717,7 +13768,7 @@ static bool rp_server_has_work(rtpush_hub *hub) {
 #ifdef RP_CLIENT
     is_posted |= rp_client_has_work(hub);
 #endif
-    return is_posted || server->resume || server->dead || hub->people->ending || rp_hub_has_work(hub) || RP_ATOMIC_READ(&server->is_stopped);
+    return is_posted || hub->bus_is_due || server->resume || server->dead || hub->people->ending || rp_hub_has_work(hub) || RP_ATOMIC_READ(&server->is_stopped);
 }
 
 static void rp_server_turn(rtpush_hub *hub, int timeout_ms) {
@@ -12742,8 +13793,6 @@ static void rp_drain_cut(rtpush_hub *hub, rp_timer *timer) {
     }
 }
 
-static bool rp_conn_is_reader(const rp_conn *c) { return c->phase == RP_PHASE_PARKED || c->phase == RP_PHASE_STREAM || c->phase == RP_PHASE_SOCKET; }
-
 // place of count: each client has its own moment to be closed at, and its own delay to come back after.
 static void rp_drain_conn(rtpush_hub *hub, rp_conn *c, uint64_t place, uint64_t count) {
     uint64_t delay = hub->server->drain_spread * (2 * place + 1) / (2 * count);
@@ -12764,7 +13813,7 @@ static void rp_drain_leave(rtpush_hub *hub, rp_timer *timer) {
     rp_server *server = hub->server;
     uint64_t readers = 0, place = 0;
     (void)timer;
-    server->is_leaving = true;
+    hub->is_leaving = hub->bus_is_due = true;
     for (uint32_t i = 0; i < rp_slab_end(&server->conns); i++)
         readers += (rp_slab_at(&server->conns, i)->generation & 1) && rp_conn_is_reader((rp_conn *)(void *)rp_slab_at(&server->conns, i));
     for (uint32_t i = 0; i < rp_slab_end(&server->conns); i++) {
@@ -13015,6 +14064,7 @@ static int rp_hub_open(rtpush_hub *hub, const rtpush_desc *desc) {
     bool is_ready = rp_table_init(mem, &hub->names) && rp_table_init(mem, &hub->dead);
     if (!is_ready || !rp_outbox_open(hub) || !rp_people_open(hub)) return RTPUSH_E_MEMORY;
     int code = rp_server_open(hub);
+    for (const rtpush_rule *rule = desc->rules; !code && rule && rule->pattern; rule++) code = rp_rule_add(hub, rule->pattern, &rule->desc);
     if (!code && desc->bus && desc->bus->open) code = desc->bus->open(desc->bus->user, hub);
     return !code && desc->listen ? rtpush_listen(hub, desc->listen, NULL) : code;
 }
@@ -13026,7 +14076,10 @@ RTPUSH_DEF rtpush_hub *rtpush_create_ex(const rtpush_desc *desc, int *code) {
     mem.failed = 0;
     rtpush_hub *hub = (rtpush_hub *)rp_mem_get(&mem, sizeof *hub);
     *code = RTPUSH_E_MEMORY;
-    if (!hub) return NULL;
+    if (!hub) {
+        if (desc->bus && desc->bus->close) desc->bus->close(desc->bus->user, NULL);
+        return NULL;
+    }
     hub->mem = mem;
     hub->last_error = "";
     rp_sys_merge(&hub->sys, desc->sys);
@@ -13249,60 +14302,11 @@ RTPUSH_DEF void rtpush_bus_done(rtpush_hub *hub, uint64_t ticket, uint64_t seq, 
     rp_hub_exit(hub);
 }
 
-// Tells one connection that the log it was reading is no more; `was` is where it stood in it.
-static void rp_restart_conn(rtpush_hub *hub, rp_conn *c, const char *epoch, uint64_t was) {
-    rp_reader *r = &c->reader;
-    rp_poll_answer answer;
-    rp_gap gap;
-    memset(&gap, 0, sizeof gap);
-    r->ahead = 0;
-    r->began = hub->log.head;
-    for (uint16_t i = 0; i < r->count; i++) r->subs[i].told = hub->log.head;
-    gap.is_told = true;
-    gap.to = hub->log.head;
-    gap.reason = "epoch";
-    rp_cursor_write(gap.from, epoch, was);
-    hub->stats.gaps++;
-    rp_poll_answer_init(&answer, &gap);
-    if (c->phase == RP_PHASE_PARKED) rp_poll_reply(hub, c, &answer, true);
-    else if (r->wire->gap) r->wire->gap(hub, r, &gap);
-    else rp_socket_close(hub, c, 4100, "gap");
-    rp_reader_end_replays(hub, r);
-}
-
-RTPUSH_DEF int rtpush_bus_start(rtpush_hub *hub, const char *epoch, uint64_t floor) {
-    rtpush_cursor cursor;
-    char text[RP_CURSOR_MAX], old[9];
-    if (!epoch || strlen(epoch) != 8) return RTPUSH_E_ARGUMENT;
-    if (!rtpush_parse_cursor(&cursor, text, rp_cursor_write(text, epoch, floor))) return RTPUSH_E_ARGUMENT;
-    memcpy(old, hub->log.epoch, 9);
-    for (uint32_t i = 0; i < rp_slab_end(&hub->server->conns); i++) {
-        rp_conn *c = (rp_conn *)(void *)rp_slab_at(&hub->server->conns, i);
-        if (c->slot.generation & 1) c->reader.ahead = rp_reader_cursor(hub, &c->reader); // kept there over the change
-    }
-    rp_hub_restart(hub, epoch, floor);
-    while (hub->outbox->key_first && !hub->outbox->key_first->is_pending) rp_key_remove(hub, hub->outbox->key_first);
-    for (uint32_t i = 0; i < rp_slab_end(&hub->server->conns); i++) {
-        rp_conn *c = (rp_conn *)(void *)rp_slab_at(&hub->server->conns, i);
-        if (!(c->slot.generation & 1)) continue;
-        if (rp_conn_is_reader(c) && !c->is_unknown) rp_restart_conn(hub, c, old, c->reader.ahead);
-        c->reader.ahead = 0;
-    }
-    return RTPUSH_OK;
-}
-
 // --- topics ---
 
 RTPUSH_DEF int rtpush_configure(rtpush_hub *hub, const char *pattern, const rtpush_topic_desc *desc) {
-    size_t size = rp_slice_of(pattern).size;
-    if (!rtpush_is_topic(pattern, size, true)) return rp_hub_error(hub, RTPUSH_E_TOPIC, pattern);
-    rp_rule *rule = (rp_rule *)rp_mem_get(&hub->mem, sizeof *rule + size);
-    if (!rule) return rp_hub_error(hub, RTPUSH_E_MEMORY, NULL);
-    rule->desc = *desc;
-    rule->size = size;
-    memcpy(rule->pattern, pattern, size);
-    rule->next = hub->rules;
-    hub->rules = rule;
+    int code = rp_rule_add(hub, pattern, desc);
+    if (code) return rp_hub_error(hub, code, pattern);
     for (rp_node *node = rp_table_next(&hub->names, NULL); node; node = rp_table_next(&hub->names, node)) {
         rp_source *s = RP_OWNER(rp_source, node, node);
         if (s->is_pattern || !rp_topic_matches(rp_slice_of(pattern), rp_source_name(s))) continue;
@@ -13381,9 +14385,12 @@ RTPUSH_DEF size_t rtpush_presence(rtpush_hub *hub, const char *topic, bool (*eac
 }
 
 RTPUSH_DEF int rtpush_clear(rtpush_hub *hub, const char *topic) {
-    rp_topic *t = rp_hub_find_topic(hub, rp_slice_of(topic));
-    if (t) rp_hub_clear(hub, t);
-    return rtpush_is_topic(topic, rp_slice_of(topic).size, false) ? RTPUSH_OK : RTPUSH_E_TOPIC;
+    rtpush_publication what;
+    if (!topic) return rp_hub_error(hub, RTPUSH_E_TOPIC, NULL);
+    memset(&what, 0, sizeof what);
+    what.topic = topic;
+    what.clear = true;
+    return rtpush_publish_ex(hub, &what, NULL);
 }
 
 RTPUSH_DEF size_t rtpush_subscribers(rtpush_hub *hub, const char *topic) { return rp_hub_subscribers(hub, rp_slice_of(topic)); }

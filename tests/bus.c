@@ -111,7 +111,7 @@ static void bus_close(void *user, rtpush_hub *h) {
     B.closed++;
 }
 
-static const rtpush_bus bus = {"test", bus_open, bus_append, bus_close, NULL};
+static const rtpush_bus bus = {"test", bus_open, bus_append, NULL, bus_close, NULL};
 
 static rtpush_desc with_bus(void) {
     rtpush_desc d;

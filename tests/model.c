@@ -1432,7 +1432,7 @@ static void life_open(void) {
     static const int64_t counts[] = {1, 2, 3, 5, 8, 20, 100, -1}, byte_sizes[] = {200, 1000, 8000, 1048576, 1048576, 1048576}, ages[] = {20, 300, -1, 3600000, 3600000};
     static const int64_t totals[] = {1500, 8000, 40000, 67108864, 67108864, 67108864}, deads[] = {1, 2, 3, 16384}, tops[] = {3, 5, 8, 100000, 100000};
     static const int slows[] = {RTPUSH_SLOW_CLOSE, RTPUSH_SLOW_SKIP, RTPUSH_SLOW_SKIP, RTPUSH_SLOW_LATEST};
-    static const rtpush_bus bus = {"none", NULL, NULL, NULL, NULL};
+    static const rtpush_bus bus = {"none", NULL, NULL, NULL, NULL, NULL};
     rtpush_hub *hub = calloc(1, sizeof *hub);
     if (!hub) exit(3);
     w.hub = hub;

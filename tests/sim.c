@@ -3301,7 +3301,7 @@ static bool world_open(void) {
     if (W.is.has_login) W.desc.on_login = on_login;
     const rtpush_backend b = {"virtual", backend_open, backend_close, backend_watch, backend_wait, backend_fd, &W};
     const rtpush_sys s = {sys_listen, sys_accept, sys_recv, sys_send, sys_shutdown, sys_close, sys_now, sys_wall, sys_random, NULL, &W};
-    const rtpush_bus bus = {"virtual", bus_open, bus_append, bus_close, &W};
+    const rtpush_bus bus = {"virtual", bus_open, bus_append, NULL, bus_close, &W};
     W.backend = b;
     W.sys = s;
     W.bus = bus;

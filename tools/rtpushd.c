@@ -27,6 +27,9 @@ typedef struct options {
     const char *certs[LIST_MAX], *keys[LIST_MAX];
     int cert_count, key_count;
     int64_t drain_spread, drain_deadline; // -1: none
+    const char *journal;
+    rtpush_journal_desc journal_desc;
+    rtpush_rule rules[LIST_MAX + 1];
 } options;
 
 static const char usage[] =
@@ -43,6 +46,8 @@ static const char usage[] =
     "  --publish open|off   whether clients may publish; open\n"
     "  --drain-spread MS    SIGTERM: readers are sent away within this time; 3000\n"
     "  --drain-deadline MS  and who is left after this one is cut; 10000; off: nobody is\n"
+    "  --journal DIR        keep the log there: a restart continues it\n"
+    "  --fsync MS           how long what was answered may be off the disk; 100; always: not at all; off: as the system likes\n"
     "  --set NAME=VALUE     a setting from the list below; repeatable\n"
     "  --verbose            say what happens, on stderr\n"
     "  --help, --version\n"
@@ -113,6 +118,13 @@ static int64_t duration(const char *flag, const char *text, bool can_be_off) {
     if (can_be_off && !strcmp(text, "off")) return -1;
     if (errno || end == text || *end || ms < 0 || ms > 86400000) fail(2, flag, text, "not a number of milliseconds");
     return ms;
+}
+
+static void set_fsync(rtpush_journal_desc *desc, const char *text) {
+    desc->sync_always = !strcmp(text, "always");
+    int64_t ms = desc->sync_always ? 0 : duration("--fsync", text, true);
+    if (!ms && !desc->sync_always) desc->sync_always = true;
+    else desc->sync_ms = ms;
 }
 
 static int slow_by_name(const char *name) {
@@ -256,6 +268,8 @@ static void take(options *o, const char *flag, const char *value) {
     else if (!strcmp(flag, "--key")) add(o->keys, &o->key_count, flag, value);
     else if (!strcmp(flag, "--client-ca")) o->tls.client_ca = value;
     else if (!strcmp(flag, "--drain-spread")) o->drain_spread = duration(flag, value, false);
+    else if (!strcmp(flag, "--journal")) o->journal = value;
+    else if (!strcmp(flag, "--fsync")) set_fsync(&o->journal_desc, value);
     else if (!strcmp(flag, "--drain-deadline")) o->drain_deadline = duration(flag, value, true);
     else if (strcmp(value, "open") && strcmp(value, "off")) fail(2, flag, value, "open or off");
     else o->desc.publish_off = !strcmp(value, "off");
@@ -263,7 +277,8 @@ static void take(options *o, const char *flag, const char *value) {
 
 static bool takes_value(const char *flag) {
     static const char *const flags[] = {"--listen", "--presence", "--mount", "--echo", "--hello", "--set", "--publish",
-                                        "--cert",   "--key",      "--client-ca", "--drain-spread", "--drain-deadline"};
+                                        "--cert",   "--key",      "--client-ca", "--drain-spread", "--drain-deadline",
+                                        "--journal", "--fsync"};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         if (!strcmp(flag, flags[i])) return true;
     return false;
@@ -356,17 +371,30 @@ static void take_certificates(rtpush_hub *hub, options *o) {
     }
 }
 
+// In a deploy the process before us lets go of the journal as soon as its readers are sent away.
+enum { JOURNAL_WAIT_MS = 5000 };
+
+static void choose_bus(options *o) {
+    if (!o->journal) return;
+    if (!o->desc.on_log) o->desc.on_log = on_log; // what is said of a journal is to be read
+    o->journal_desc.wait_ms = JOURNAL_WAIT_MS;
+    o->desc.bus = rtpush_journal(o->journal, &o->journal_desc);
+    if (!o->desc.bus) fail(1, "--journal", o->journal, rtpush_strerror(RTPUSH_E_MEMORY));
+}
+
 static rtpush_hub *start(options *o) {
     int code = 0;
-    rtpush_topic_desc presence = {0};
+    for (int i = 0; i < o->presences; i++) {
+        if (!rtpush_is_topic(o->presence[i], strlen(o->presence[i]), true)) fail(2, "--presence", o->presence[i], rtpush_strerror(RTPUSH_E_TOPIC));
+        o->rules[i].pattern = o->presence[i];
+        o->rules[i].desc.presence = true;
+    }
+    o->desc.rules = o->rules;
+    choose_bus(o);
     rtpush_hub *hub = rtpush_create_ex(&o->desc, &code);
     if (code == RTPUSH_E_BACKEND) fail(2, "--set backend", o->desc.backend_name, rtpush_strerror(code));
+    if (!hub && o->journal) fail(status_of(code), "--journal", o->journal, rtpush_strerror(code));
     if (!hub) fail(status_of(code), "start", "", rtpush_strerror(code));
-    presence.presence = true;
-    for (int i = 0; i < o->presences; i++) {
-        code = rtpush_configure(hub, o->presence[i], &presence);
-        if (code) fail(status_of(code), "--presence", o->presence[i], rtpush_strerror(code));
-    }
     take_certificates(hub, o);
     the_hub = hub;
     catch_signals(); // before the line that tells a supervisor that we are there

@@ -284,7 +284,7 @@ static void bus_close(void *user, rtpush_hub *hub) {
 static void use_bus(void) {
     uint64_t seq = 0;
     char text[32];
-    rtpush_bus bus = {"test", bus_open, bus_append, bus_close, NULL};
+    rtpush_bus bus = {"test", bus_open, bus_append, NULL, bus_close, NULL};
     rtpush_desc desc;
     memset(&desc, 0, sizeof desc);
     bus.user = &seq;
