@@ -38,7 +38,8 @@
 // WHAT IT DOES NOT DO
 //
 //     HTTP/2 and 3 (a proxy does that), compression, templating, a JSON document model, Windows. The history is in
-//     memory: a restart begins a new epoch and every reader hears of a gap.
+//     memory unless desc.bus is a journal (rtpush_journal) or Redis (rtpush_redis): a restart without one begins a new
+//     epoch, and every reader hears of a gap.
 //
 // CONTENTS (grep -n '^// >>' finds them)
 //
@@ -63,6 +64,7 @@
 //     >>reader        cursors move: start, catch up, fan out, flush
 //     >>publish       tickets, idempotency keys, the bus
 //     >>session       identity, linger, presence
+//     >>registry      who is where, over all nodes
 //     >>auth          who may do what
 //     >>conn          a connection's life
 //     >>reply         HTTP answers
@@ -87,6 +89,10 @@
 //     >>record        what stands in a journal's files
 //     >>journal       the log on disk
 //     >>load          and how it is read again
+//     >>resp          Redis's protocol
+//     >>redis         two connections to a Redis
+//     >>stream        the log as a Redis stream
+//     >>join          a node joins, is counted, leaves
 //     >>server        listeners, the turn
 //     >>api           the public functions
 //
@@ -458,6 +464,31 @@ typedef struct rtpush_journal_desc {
 // RTPUSH_E_IN_USE (another process has it), RTPUSH_E_SYSTEM. A disk that fails later: publishes get
 // RTPUSH_E_UNAVAILABLE until it works again. NULL: no memory.
 RTPUSH_DEF const rtpush_bus *rtpush_journal(const char *dir, const rtpush_journal_desc *desc);
+
+#ifndef RTPUSH_NO_REDIS
+// --- Redis: one log for many nodes (not with RTPUSH_NO_REDIS) ---
+
+// Zero is the default. Texts are copied.
+typedef struct rtpush_redis_desc {
+    const char *log;     // "rtpush": whoever names the same one shares it; 1 to 64 of A-Z a-z 0-9 . _ -
+    const char *node;    // this node's name, likewise; no two that live have the same. NULL: a random one
+    const char *ca;      // rediss: a PEM file of the authorities to trust instead of the system's
+    bool insecure;       // rediss: whoever answers is believed
+    int64_t stream_max;  // 100,000: entries that Redis keeps, about
+    int64_t queue_bytes; // 4 MiB of publishes that are on their way,
+    int64_t queue_ms;    // and 5,000 so long at most; then RTPUSH_E_UNAVAILABLE
+    int64_t start_ms;    // 15,000: rtpush_create waits so long for Redis
+} rtpush_redis_desc;
+
+// A bus for desc.bus of one hub, which owns it from then on. "redis://[USER:PASS@]HOST[:PORT][/DB]", rediss (TLS),
+// "unix:PATH", "redis+sentinel://HOST[:PORT],HOST…/MASTER". Redis 6.2 to 8, Valkey. All nodes have one order, one epoch
+// and the same ids, so a cursor of one is good on each. While Redis is away readers stay and publishes wait. When Redis
+// has lost something that a node had, the epoch changes. rtpush_create_ex: RTPUSH_E_IN_USE: another node has the name.
+RTPUSH_DEF const rtpush_bus *rtpush_redis(const char *url, const rtpush_redis_desc *desc);
+#endif
+// Calls each for the name of every node on which this identity has a session, until it returns false. Returns on how
+// many it has. Where the log is not shared: 1 with "" if it is here, else 0.
+RTPUSH_DEF size_t rtpush_where(rtpush_hub *hub, const char *identity, bool (*each)(const char *node, void *user), void *user);
 // A ticket's end: code RTPUSH_OK and the seq it got (or the older one its idempotency key had), or an error.
 RTPUSH_DEF void rtpush_bus_done(rtpush_hub *hub, uint64_t ticket, uint64_t seq, int code);
 
@@ -938,6 +969,12 @@ RTPUSH_DEF bool rtpush_matches(const char *pattern, const char *name);
 #define RP_SERVER
 #ifndef RTPUSH_NO_CLIENT
 #define RP_CLIENT
+#endif
+#ifndef RTPUSH_NO_REDIS
+#define RP_REDIS
+#endif
+#if defined(RP_CLIENT) || defined(RP_REDIS)
+#define RP_DIAL
 #endif
 #endif
 
@@ -2460,7 +2497,7 @@ static rp_tls *rp_tls_accept(rp_tls_kit *kit, int fd) {
     return tls;
 }
 
-#ifdef RP_CLIENT
+#ifdef RP_DIAL
 static SSL_CTX *rp_tls_client_ctx(const rp_tls_trust *trust) {
     SSL_CTX *ctx = rp_tls_ctx(TLS_client_method());
     if (!ctx) return NULL;
@@ -2507,7 +2544,7 @@ static void rp_tls_trust_free(rp_tls_trust *trust) {
     SSL_CTX_free((SSL_CTX *)trust->ctx);
     trust->session = trust->ctx = NULL;
 }
-#endif // RP_CLIENT
+#endif // RP_DIAL
 
 // What a call that did not succeed means: as rtpush_sys.recv says it.
 static ptrdiff_t rp_tls_verdict(rp_tls *tls, int n) {
@@ -2522,7 +2559,7 @@ static ptrdiff_t rp_tls_verdict(rp_tls *tls, int n) {
     return -EPROTO;
 }
 
-#ifdef RP_CLIENT
+#ifdef RP_DIAL
 // > 0: done; 0: not yet; < 0: it failed, -EPROTO by what was said, another by the connection.
 static int rp_tls_handshake(rp_tls *tls) {
     ERR_clear_error();
@@ -2533,7 +2570,7 @@ static int rp_tls_handshake(rp_tls *tls) {
 }
 
 static const char *rp_tls_why(const rp_tls *tls) { return tls->why; }
-#endif // RP_CLIENT
+#endif // RP_DIAL
 
 static bool rp_tls_wants_write(const rp_tls *tls) { return tls->wants_write; }
 
@@ -2673,7 +2710,7 @@ static bool rp_tls_wants_write(const rp_tls *tls) { (void)tls; return false; }
 static bool rp_tls_end(rp_tls *tls) { (void)tls; return true; }
 static bool rp_tls_is_over(const rp_tls *tls) { (void)tls; return false; }
 static ptrdiff_t rp_tls_peer_name(const rp_tls *tls, char *buf, size_t cap) { (void)tls, (void)buf, (void)cap; return -1; }
-#ifdef RP_CLIENT
+#ifdef RP_DIAL
 static const char *rp_tls_why(const rp_tls *tls) { (void)tls; return ""; }
 static void rp_tls_trust_free(rp_tls_trust *trust) { (void)trust; }
 static int rp_tls_handshake(rp_tls *tls) { (void)tls; return -1; }
@@ -4280,7 +4317,11 @@ struct rtpush_hub {
     uint32_t budget, flushes; // writes left in this turn; turns so far, where the budget is tiny
     // what the rooms below keep
     struct rp_people *people;   // sessions, presence
+    struct rp_registry *registry; // who is where; NULL: the log is not shared with other nodes
+    int (*announce)(rtpush_hub *hub, const char *topic, rtpush_slice changes); // the registry's
     struct rp_outbox *outbox;   // publishes under way, idempotency keys
+    bool is_loading;            // the bus: rtpush_create waits
+    int load_code;              // it failed
     bool bus_is_due;            // something was appended, or it asked: its turn comes
     const char *bus_why;        // why it takes nothing now; NULL: it does
     bool is_leaving;            // of a drain: readers are sent away, nothing is published any more
@@ -4315,6 +4356,16 @@ static int64_t rp_hub_wall(rtpush_hub *hub) {
 static const char *rp_hub_cursor(const rtpush_hub *hub, char out[RP_CURSOR_MAX], uint64_t seq) {
     rp_cursor_write(out, hub->log.epoch, seq);
     return out;
+}
+
+// A new epoch: 8 of [a-z0-9].
+static bool rp_hub_random_epoch(rtpush_hub *hub, char epoch[9]) {
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+    unsigned char bytes[8];
+    if (hub->sys.random(hub->sys.user, bytes, sizeof bytes)) return false;
+    for (unsigned i = 0; i < 8; i++) epoch[i] = letters[bytes[i] % 36];
+    epoch[8] = 0;
+    return true;
 }
 
 // --- errors and log lines ---
@@ -5870,7 +5921,9 @@ typedef struct rp_session rp_session;
 
 typedef struct rp_member {
     rp_node node;
-    uint32_t refs;
+    uint32_t refs;  // sessions here
+    uint32_t nodes; // of those that share the log: who has it, as far as the log says
+    bool is_announced; // the log was told that it is here
     bool is_told;
     bool is_shown; // since the last telling somebody who came was shown otherwise than it had told
     char name[1];
@@ -5879,7 +5932,7 @@ typedef struct rp_member {
 typedef struct rp_crowd {
     rp_node node; // in people.crowds, by the topic's name
     rp_table members;
-    uint32_t present; // members with refs
+    uint32_t present; // members that are there
     uint64_t changed;       // seq of the last presence message
     rp_timer timer;
     uint8_t size;
@@ -5939,8 +5992,11 @@ static rp_crowd *rp_crowd_find(const rtpush_hub *hub, rtpush_slice topic) {
     return NULL;
 }
 
+// Is it there? Where nodes share a log, that says so.
+static bool rp_member_is_there(const rtpush_hub *hub, const rp_member *member) { return hub->announce ? member->nodes > 0 : member->refs > 0; }
+
 // Is there something to tell of it? Also of one who is as was told, if a new reader was shown it otherwise in between.
-static bool rp_member_is_news(const rp_member *member) { return member->is_told != (member->refs > 0) || member->is_shown; }
+static bool rp_member_is_news(const rtpush_hub *hub, const rp_member *member) { return member->is_told != rp_member_is_there(hub, member) || member->is_shown; }
 
 // "label":[…]: the members that are news, and are there or not.
 static void rp_crowd_list(rtpush_hub *hub, rp_buf *buf, rp_crowd *crowd, const char *label, bool is_there) {
@@ -5948,7 +6004,7 @@ static void rp_crowd_list(rtpush_hub *hub, rp_buf *buf, rp_crowd *crowd, const c
     rp_buf_text(&hub->mem, buf, label);
     for (rp_node *node = rp_table_next(&crowd->members, NULL); node; node = rp_table_next(&crowd->members, node)) {
         const rp_member *member = RP_OWNER(rp_member, node, node);
-        if (!rp_member_is_news(member) || (member->refs > 0) != is_there) continue;
+        if (!rp_member_is_news(hub, member) || rp_member_is_there(hub, member) != is_there) continue;
         if (begun) rp_buf_text(&hub->mem, buf, ",");
         rp_json_text(&hub->mem, buf, member->name);
         begun = true;
@@ -5962,16 +6018,25 @@ static void rp_crowd_count(rtpush_hub *hub, rp_buf *buf, uint32_t count, bool fi
     rp_buf_text(&hub->mem, buf, "}");
 }
 
+// How many are there, those too whom the log has not heard of yet.
+static uint32_t rp_crowd_size(const rtpush_hub *hub, const rp_crowd *crowd) {
+    uint32_t count = crowd->present;
+    for (rp_node *node = hub->announce ? rp_table_next(&crowd->members, NULL) : NULL; node; node = rp_table_next(&crowd->members, node))
+        count += RP_OWNER(rp_member, node, node)->refs && !RP_OWNER(rp_member, node, node)->nodes;
+    return count;
+}
+
 // {"here":[…],"count":N}: who is there now.
 static void rp_crowd_here(rtpush_hub *hub, rp_buf *buf, rtpush_slice topic) {
     rp_crowd *crowd = rp_crowd_find(hub, topic);
-    uint32_t count = crowd ? crowd->present : 0;
+    uint32_t count = crowd ? rp_crowd_size(hub, crowd) : 0;
     bool is_listed = count <= (uint64_t)hub->desc.presence_list_max, begun = false;
     if (is_listed) rp_buf_text(&hub->mem, buf, "{\"here\":[");
     for (rp_node *node = crowd && is_listed ? rp_table_next(&crowd->members, NULL) : NULL; node; node = rp_table_next(&crowd->members, node)) {
         rp_member *member = RP_OWNER(rp_member, node, node);
-        if (rp_member_is_news(member)) member->is_shown = true;
-        if (!member->refs) continue;
+        bool is_there = rp_member_is_there(hub, member) || member->refs; // who came here a moment ago, too
+        if (is_there != member->is_told) member->is_shown = true;
+        if (!is_there) continue;
         if (begun) rp_buf_text(&hub->mem, buf, ",");
         rp_json_text(&hub->mem, buf, member->name);
         begun = true;
@@ -6002,41 +6067,73 @@ static void rp_crowd_settle(rtpush_hub *hub, rp_crowd *crowd) {
     for (rp_node *node = rp_table_next(&crowd->members, NULL), *next; node; node = next) {
         rp_member *member = RP_OWNER(rp_member, node, node);
         next = rp_table_next(&crowd->members, node);
-        member->is_told = member->refs > 0;
+        member->is_told = rp_member_is_there(hub, member);
         member->is_shown = false;
-        if (!member->refs) rp_crowd_drop_member(hub, crowd, member);
+        if (!member->refs && !member->nodes && !member->is_announced) rp_crowd_drop_member(hub, crowd, member);
     }
 }
 
-static bool rp_crowd_has_news(const rp_crowd *crowd) {
+static bool rp_crowd_has_news(const rtpush_hub *hub, const rp_crowd *crowd) {
     for (rp_node *node = rp_table_next(&crowd->members, NULL); node; node = rp_table_next(&crowd->members, node))
-        if (rp_member_is_news(RP_OWNER(rp_member, node, node))) return true;
+        if (rp_member_is_news(hub, RP_OWNER(rp_member, node, node))) return true;
     return false;
 }
 
-// Tells what changed: {"join":[…],"leave":[…],"count":N}, above presence_list_max the count alone.
+// What changed: {"join":[…],"leave":[…],"count":N}, above presence_list_max the count alone.
+static rp_buf *rp_crowd_news(rtpush_hub *hub, rp_crowd *crowd) {
+    rp_buf *buf = rp_hub_text(hub);
+    bool is_listed = crowd->present <= (uint64_t)hub->desc.presence_list_max;
+    if (is_listed) rp_crowd_list(hub, buf, crowd, "{\"join\":[", true);
+    if (is_listed) rp_crowd_list(hub, buf, crowd, ",\"leave\":[", false);
+    rp_crowd_count(hub, buf, crowd->present, !is_listed);
+    return buf;
+}
+
+// Tells the log who came here and who left; what comes of it, all nodes hear from the log. false: later, then.
+static bool rp_crowd_announce(rtpush_hub *hub, rp_crowd *crowd) {
+    rp_buf buf;
+    memset(&buf, 0, sizeof buf);
+    for (rp_node *node = rp_table_next(&crowd->members, NULL); node; node = rp_table_next(&crowd->members, node)) {
+        const rp_member *member = RP_OWNER(rp_member, node, node);
+        if (member->is_announced == (member->refs > 0)) continue;
+        rp_buf_put(&hub->mem, &buf, member->refs ? "+" : "-", 1);
+        rp_buf_put(&hub->mem, &buf, member->name, strlen(member->name) + 1);
+    }
+    bool is_told = !buf.is_broken && (!rp_buf_size(&buf) || !hub->announce(hub, crowd->topic, rp_buf_slice(&buf)));
+    rp_buf_free(&hub->mem, &buf);
+    for (rp_node *node = rp_table_next(&crowd->members, NULL); node && is_told; node = rp_table_next(&crowd->members, node)) {
+        rp_member *member = RP_OWNER(rp_member, node, node);
+        member->is_announced = member->refs > 0;
+    }
+    return is_told;
+}
+
 static void rp_crowd_tell(rtpush_hub *hub, rp_timer *timer) {
     rp_crowd *crowd = RP_OWNER(rp_crowd, timer, timer);
     char topic[RP_TOPIC_MAX + 12];
-    if (rp_crowd_has_news(crowd)) {
-        rp_buf *buf = rp_hub_text(hub);
-        bool is_listed = crowd->present <= (uint64_t)hub->desc.presence_list_max;
-        if (is_listed) rp_crowd_list(hub, buf, crowd, "{\"join\":[", true);
-        if (is_listed) rp_crowd_list(hub, buf, crowd, ",\"leave\":[", false);
-        rp_crowd_count(hub, buf, crowd->present, !is_listed);
+    bool is_told = true;
+    if (hub->announce) {
+        is_told = rp_crowd_announce(hub, crowd);
+    } else if (rp_crowd_has_news(hub, crowd)) {
+        rp_buf *buf = rp_crowd_news(hub, crowd);
         snprintf(topic, sizeof topic, "@presence/%s", crowd->topic);
-        if (buf->is_broken || (strlen(topic) <= RP_TOPIC_MAX && rp_publish_own(hub, topic, rp_buf_slice(buf)))) {
-            rp_timer_start(&hub->wheel, timer, hub->wheel.now + (uint64_t)hub->desc.presence_ms); // later, then
-            return;
-        }
-        crowd->changed = hub->log.head;
+        is_told = !buf->is_broken && (strlen(topic) > RP_TOPIC_MAX || !rp_publish_own(hub, topic, rp_buf_slice(buf)));
+        if (is_told) crowd->changed = hub->log.head;
     }
-    rp_crowd_settle(hub, crowd);
+    if (!is_told) { rp_timer_start(&hub->wheel, timer, hub->wheel.now + (uint64_t)hub->desc.presence_ms); return; } // later, then
+    if (!hub->announce) rp_crowd_settle(hub, crowd);
     if (!crowd->members.count) rp_crowd_free(hub, crowd);
 }
 
 static void rp_crowd_touch(rtpush_hub *hub, rp_crowd *crowd) {
     if (!rp_timer_is_armed(&crowd->timer)) rp_timer_start(&hub->wheel, &crowd->timer, hub->wheel.now + (uint64_t)hub->desc.presence_ms);
+}
+
+// The log is to be told of all who are here.
+static void rp_crowd_announce_all(rtpush_hub *hub, rp_crowd *crowd) {
+    for (rp_node *node = rp_table_next(&crowd->members, NULL); node; node = rp_table_next(&crowd->members, node))
+        RP_OWNER(rp_member, node, node)->is_announced = false;
+    rp_crowd_touch(hub, crowd);
 }
 
 static rp_crowd *rp_crowd_get(rtpush_hub *hub, rtpush_slice topic) {
@@ -6054,15 +6151,19 @@ static rp_crowd *rp_crowd_get(rtpush_hub *hub, rtpush_slice topic) {
     return NULL;
 }
 
-static rp_member *rp_crowd_member(rtpush_hub *hub, rp_crowd *crowd, const char *name) {
+static rp_member *rp_crowd_find_member(const rtpush_hub *hub, const rp_crowd *crowd, const char *name) {
     uint64_t hash = rp_hub_hash(hub, rp_slice_of(name));
     rp_node *node = rp_table_first(&crowd->members, hash);
     for (; node; node = rp_table_same(node->next, hash))
         if (!strcmp(RP_OWNER(rp_member, node, node)->name, name)) return RP_OWNER(rp_member, node, node);
-    rp_member *member = (rp_member *)rp_mem_get(&hub->mem, sizeof *member + strlen(name));
-    if (!member) return NULL;
+    return NULL;
+}
+
+static rp_member *rp_crowd_member(rtpush_hub *hub, rp_crowd *crowd, const char *name) {
+    rp_member *member = rp_crowd_find_member(hub, crowd, name);
+    if (member || !(member = (rp_member *)rp_mem_get(&hub->mem, sizeof *member + strlen(name)))) return member;
     memcpy(member->name, name, strlen(name));
-    rp_table_add(&hub->mem, &crowd->members, &member->node, hash);
+    rp_table_add(&hub->mem, &crowd->members, &member->node, rp_hub_hash(hub, rp_slice_of(name)));
     return member;
 }
 
@@ -6071,7 +6172,7 @@ static void rp_attend_end(rtpush_hub *hub, rp_attend *attend) {
     while (*at != attend) at = &(*at)->next;
     *at = attend->next;
     rp_timer_stop(&hub->wheel, &attend->linger);
-    if (!--attend->member->refs) attend->crowd->present--;
+    if (!--attend->member->refs && !hub->announce) attend->crowd->present--;
     rp_crowd_touch(hub, attend->crowd);
     rp_mem_free(&hub->mem, attend);
 }
@@ -6113,7 +6214,7 @@ static void rp_session_attend(rtpush_hub *hub, rp_session *session, rtpush_slice
         attend->linger.fire = rp_attend_expire;
         attend->next = session->attends;
         session->attends = attend;
-        if (!member->refs++) crowd->present++;
+        if (!member->refs++ && !hub->announce) crowd->present++;
     }
     attend->refs++;
     rp_timer_stop(&hub->wheel, &attend->linger);
@@ -6188,6 +6289,7 @@ static rp_session *rp_session_get(rtpush_hub *hub, const char *identity, rtpush_
         session->linger.fire = rp_session_expire;
         hub->stats.sessions++;
         if (key.size) rp_table_add(&hub->mem, &hub->people->named, &session->node, rp_hub_hash(hub, key));
+        if (hub->announce && *identity) rp_session_attend(hub, session, rp_slice("", 0)); // where a user is
     }
     session->expires = expires;
     return session;
@@ -6229,6 +6331,220 @@ static void rp_people_free(rtpush_hub *hub) {
     rp_mem_free(&hub->mem, people->named.slots);
     rp_slab_free(&people->sessions);
     rp_mem_free(&hub->mem, people);
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>registry  who is where, over all nodes that share a log  (uses: session, hub)
+//
+// A node tells the log which members came to it and which left it; each node reads that,
+// its own words too, and so all know the same. A life is a node between its start and its
+// end: when others have not heard of it for a while, one of them says that it is over.
+// The crowd of the empty name is all identities with a session.
+// ============================================================================
+#ifdef RP_SERVER
+typedef struct rp_life {
+    struct rp_life *next;
+    uint32_t refs;  // members that it has
+    bool is_counted, is_buried;
+    char name[1];   // node:random
+} rp_life;
+
+// A life's having a member.
+typedef struct rp_where {
+    rp_node node; // in registry.places
+    rp_life *life;
+    rp_crowd *crowd;
+    rp_member *member;
+} rp_where;
+
+typedef struct rp_registry {
+    rp_table places;
+    rp_life *lives;
+    const char *own; // our life's name
+    int (*announce)(rtpush_hub *hub, const char *topic, rtpush_slice changes);
+} rp_registry;
+
+static rp_life *rp_life_get(rtpush_hub *hub, const char *name) {
+    for (rp_life *life = hub->registry->lives; life; life = life->next)
+        if (!strcmp(life->name, name)) return life;
+    rp_life *life = (rp_life *)rp_mem_get(&hub->mem, sizeof *life + strlen(name));
+    if (!life) return NULL;
+    memcpy(life->name, name, strlen(name));
+    life->next = hub->registry->lives;
+    hub->registry->lives = life;
+    return life;
+}
+
+static uint64_t rp_where_hash(rtpush_hub *hub, const rp_life *life, const rp_member *member) {
+    const void *both[2] = {life, member};
+    return rp_hash(&hub->hash_key, both, sizeof both);
+}
+
+static rp_where *rp_where_find(rtpush_hub *hub, const rp_life *life, const rp_member *member) {
+    uint64_t hash = rp_where_hash(hub, life, member);
+    rp_node *node = rp_table_first(&hub->registry->places, hash);
+    for (; node; node = rp_table_same(node->next, hash)) {
+        rp_where *where = RP_OWNER(rp_where, node, node);
+        if (where->life == life && where->member == member) return where;
+    }
+    return NULL;
+}
+
+static void rp_where_remove(rtpush_hub *hub, rp_where *where) {
+    if (!--where->member->nodes) where->crowd->present--;
+    where->life->refs--;
+    rp_table_remove(&hub->registry->places, &where->node);
+    rp_mem_free(&hub->mem, where);
+}
+
+static bool rp_where_add(rtpush_hub *hub, rp_life *life, rp_crowd *crowd, rp_member *member) {
+    if (rp_where_find(hub, life, member)) return true;
+    rp_where *where = (rp_where *)rp_mem_get(&hub->mem, sizeof *where);
+    if (!where) return false;
+    where->life = life;
+    where->crowd = crowd;
+    where->member = member;
+    rp_table_add(&hub->mem, &hub->registry->places, &where->node, rp_where_hash(hub, life, member));
+    life->refs++;
+    if (!member->nodes++) crowd->present++;
+    return true;
+}
+
+// Tells who reads @presence/TOPIC what an entry of the log has changed: the message has the entry's seq.
+static int rp_registry_show(rtpush_hub *hub, rp_crowd *crowd, uint64_t seq) {
+    char topic[RP_TOPIC_MAX + 12];
+    rtpush_message m;
+    int code = RTPUSH_OK;
+    snprintf(topic, sizeof topic, "@presence/%s", crowd->topic);
+    if (crowd->size && strlen(topic) <= RP_TOPIC_MAX && rp_crowd_has_news(hub, crowd)) {
+        rp_buf *buf = rp_crowd_news(hub, crowd);
+        memset(&m, 0, sizeof m);
+        m.topic = topic;
+        m.event = "";
+        m.data = rp_buf_slice(buf).data;
+        m.size = rp_buf_size(buf);
+        m.kind = RTPUSH_JSON;
+        m.ephemeral = true;
+        m.seq = seq;
+        code = buf->is_broken ? RTPUSH_E_MEMORY : rp_hub_append(hub, &m);
+        if (code) return code;
+        crowd->changed = seq;
+    }
+    rp_crowd_settle(hub, crowd);
+    if (!crowd->members.count) rp_crowd_free(hub, crowd);
+    return code;
+}
+
+// "+name\0-name\0…": who came to a life, and who left it.
+static int rp_registry_change(rtpush_hub *hub, const char *name, const char *topic, rtpush_slice changes, uint64_t seq) {
+    rp_life *life = rp_life_get(hub, name);
+    rp_crowd *crowd = life ? rp_crowd_get(hub, rp_slice_of(topic)) : NULL;
+    rtpush_slice word;
+    char text[160];
+    if (!crowd) return RTPUSH_E_MEMORY;
+    life->is_buried = false;
+    while (rp_slice_next(&changes, 0, &word)) {
+        if (word.size < 2 || word.size > sizeof text || (*word.data != '+' && *word.data != '-')) continue;
+        memcpy(text, word.data + 1, word.size - 1);
+        text[word.size - 1] = 0;
+        rp_member *member = rp_crowd_member(hub, crowd, text);
+        if (!member) return RTPUSH_E_MEMORY;
+        rp_where *where = rp_where_find(hub, life, member);
+        if (*word.data == '+' && !rp_where_add(hub, life, crowd, member)) return RTPUSH_E_MEMORY;
+        if (*word.data == '-' && where) rp_where_remove(hub, where);
+    }
+    return rp_registry_show(hub, crowd, seq);
+}
+
+// A life is over: nobody is there by it any more.
+static int rp_registry_drop(rtpush_hub *hub, rtpush_slice life, const char *topic, uint64_t seq) {
+    rp_crowd *crowd = rp_crowd_find(hub, rp_slice_of(topic));
+    if (!crowd) return RTPUSH_OK;
+    for (rp_node *node = rp_table_next(&hub->registry->places, NULL), *next; node; node = next) {
+        rp_where *where = RP_OWNER(rp_where, node, node);
+        next = rp_table_next(&hub->registry->places, node);
+        if (where->crowd == crowd && rp_slice_equals(life, where->life->name)) rp_where_remove(hub, where);
+    }
+    if (rp_slice_equals(life, hub->registry->own)) rp_crowd_announce_all(hub, crowd); // we were taken for dead
+    return rp_registry_show(hub, crowd, seq);
+}
+
+// Somebody has begun who knows nobody.
+static void rp_registry_hello(rtpush_hub *hub, const char *life) {
+    if (!strcmp(life, hub->registry->own)) return;
+    for (rp_node *node = rp_table_next(&hub->people->crowds, NULL); node; node = rp_table_next(&hub->people->crowds, node))
+        rp_crowd_announce_all(hub, RP_OWNER(rp_crowd, node, node));
+}
+
+// We may have missed some words: all is to be told anew.
+static void rp_registry_forget(rtpush_hub *hub) {
+    rp_registry *registry = hub->registry;
+    for (rp_node *node = rp_table_next(&registry->places, NULL), *next; node; node = next) {
+        next = rp_table_next(&registry->places, node);
+        rp_where_remove(hub, RP_OWNER(rp_where, node, node));
+    }
+    for (rp_node *node = rp_table_next(&hub->people->crowds, NULL); node; node = rp_table_next(&hub->people->crowds, node))
+        rp_crowd_announce_all(hub, RP_OWNER(rp_crowd, node, node));
+}
+
+// --- the count of lives ---
+
+static void rp_registry_count(rtpush_hub *hub) {
+    for (rp_life **at = &hub->registry->lives, *life; (life = *at) != NULL;) {
+        life->is_counted = false;
+        if (life->refs) { at = &life->next; continue; }
+        *at = life->next;
+        rp_mem_free(&hub->mem, life);
+    }
+}
+
+static void rp_registry_counted(rtpush_hub *hub, rtpush_slice name) {
+    for (rp_life *life = hub->registry->lives; life; life = life->next)
+        if (rp_slice_equals(name, life->name)) life->is_counted = true;
+}
+
+// Says of each life that was not counted, topic by topic, that it is over.
+static void rp_registry_bury(rtpush_hub *hub, int (*tell)(rtpush_hub *hub, const char *life, const char *topic)) {
+    for (rp_life *life = hub->registry->lives; life; life = life->next) {
+        if (life->is_counted || life->is_buried || !strcmp(life->name, hub->registry->own)) continue;
+        const rp_crowd *last = NULL; // of many members of one crowd in a row one is enough
+        for (rp_node *node = rp_table_next(&hub->registry->places, NULL); node; node = rp_table_next(&hub->registry->places, node)) {
+            const rp_where *where = RP_OWNER(rp_where, node, node);
+            if (where->life == life && where->crowd != last && tell(hub, life->name, where->crowd->topic)) return; // without memory: at the next count
+            if (where->life == life) last = where->crowd;
+        }
+        life->is_buried = true;
+    }
+}
+
+// --- its beginning and end ---
+
+static int rp_registry_open(rtpush_hub *hub, const char *own, int (*announce)(rtpush_hub *, const char *, rtpush_slice)) {
+    rp_registry *registry = (rp_registry *)rp_mem_get(&hub->mem, sizeof *registry);
+    hub->registry = registry;
+    if (!registry || !rp_table_init(&hub->mem, &registry->places)) return RTPUSH_E_MEMORY;
+    registry->own = own;
+    registry->announce = announce;
+    hub->announce = announce;
+    return RTPUSH_OK;
+}
+
+static void rp_registry_free(rtpush_hub *hub) {
+    rp_registry *registry = hub->registry;
+    if (!registry) return;
+    for (rp_node *node = registry->places.slots ? rp_table_next(&registry->places, NULL) : NULL, *next; node; node = next) {
+        next = rp_table_next(&registry->places, node);
+        rp_table_remove(&registry->places, node);
+        rp_mem_free(&hub->mem, RP_OWNER(rp_where, node, node));
+    }
+    for (rp_life *life = registry->lives, *next; life; life = next) {
+        next = life->next;
+        rp_mem_free(&hub->mem, life);
+    }
+    rp_mem_free(&hub->mem, registry->places.slots);
+    rp_mem_free(&hub->mem, registry);
+    hub->registry = NULL;
 }
 #endif // RP_SERVER
 
@@ -10066,7 +10382,7 @@ static void rp_server_run_posted(rtpush_hub *hub) {
 // the turn ends. Names are looked up by a thread of their own (with RTPUSH_NO_THREADS the
 // loop waits for them); each address of a name is tried in turn. The owner sets `due`.
 // ============================================================================
-#ifdef RP_CLIENT
+#ifdef RP_DIAL
 typedef struct rp_url {
     char host[256]; // without brackets; of a Unix socket its path
     char port[8];
@@ -10107,6 +10423,7 @@ static const char *rp_url_unix(rp_url *url, const char *p) {
     return mark ? mark + 1 : p + size;
 }
 
+#ifdef RP_CLIENT
 // http, https, ws, wss, unix:SOCKET:/PATH. false: malformed.
 static bool rp_url_parse(rp_url *url, const char *text) {
     static const struct { const char *scheme; bool is_tls, is_ws; } known[] = {
@@ -10128,6 +10445,7 @@ static bool rp_url_parse(rp_url *url, const char *text) {
     if (!url->path.size) url->path = rp_slice("/", 1);
     return true;
 }
+#endif
 
 // As in a Host header (RFC 9110 §7.2).
 static void rp_url_host(rp_mem *mem, rp_buf *buf, const rp_url *url, bool has_port) {
@@ -10211,6 +10529,7 @@ static rp_buf *rp_link_out(rtpush_hub *hub, rp_link *l) {
     return &l->out;
 }
 
+#ifdef RP_CLIENT
 static bool rp_link_has_room(const rp_link *l) { return rp_buf_size(&l->out) < RP_LINK_ROOM; }
 
 // Four bytes from the system's random numbers, never the same ones twice.
@@ -10230,6 +10549,7 @@ static void rp_link_frame(rtpush_hub *hub, rp_link *l, unsigned opcode, const vo
     if (rp_dial_key(hub, key)) rp_ws_put_masked(&hub->mem, out, opcode, data, size, key);
     else out->is_broken = true;
 }
+#endif
 
 static ptrdiff_t rp_link_send(rtpush_hub *hub, rp_link *l) {
     rtpush_iov iov;
@@ -10581,8 +10901,10 @@ static void rp_link_receive(rtpush_hub *hub, rp_link *l) {
     if (l->phase != RP_LINK_DEAD && !rp_buf_size(&l->in)) rp_buf_free(&hub->mem, &l->in); // an idle one keeps nothing
 }
 
+#ifdef RP_CLIENT
 // Has nothing come over it since, not even its end? Only then may it carry another request.
 static bool rp_link_is_quiet(rtpush_hub *hub, rp_link *l) { return rp_errno_is_again(rp_link_recv(hub, l, hub->server->input, hub->server->input_cap)); }
+#endif
 
 static void rp_link_ready(rtpush_hub *hub, rp_link *l, unsigned ready) {
     switch ((enum rp_link_phase)l->phase) {
@@ -10607,7 +10929,24 @@ static void rp_dial_ready(rtpush_hub *hub, const rtpush_event *event) {
     rp_link *l = hub->dials ? (rp_link *)rp_slab_find(&hub->dials->links, event->tag & ~RP_TAG_LINK) : NULL;
     if (l) rp_link_ready(hub, l, event->ready);
 }
-#endif // RP_CLIENT
+
+static bool rp_dial_has_work(const rtpush_hub *hub) { return hub->dials && (hub->dials->dirty || hub->dials->dead); }
+
+static bool rp_dial_prepare(rtpush_hub *hub) {
+    if (hub->dials) return true;
+    hub->dials = (rp_dials *)rp_mem_get(&hub->mem, sizeof *hub->dials);
+    if (hub->dials) rp_slab_init(&hub->dials->links, &hub->mem, sizeof(rp_link));
+    return hub->dials != NULL;
+}
+
+static void rp_dial_free(rtpush_hub *hub) {
+    if (!hub->dials) return;
+    rp_slab_free(&hub->dials->links);
+    rp_slab_free(&hub->dials->clients);
+    rp_mem_free(&hub->mem, hub->dials);
+    hub->dials = NULL;
+}
+#endif // RP_DIAL
 // ============================================================================
 // >>exchange  a request over a link, and its answer  (uses: dial, http)
 //
@@ -12299,18 +12638,6 @@ static void rp_client_reap(rtpush_hub *hub) {
     }
 }
 
-static bool rp_client_has_work(const rtpush_hub *hub) {
-    return hub->dials && (hub->dials->dirty || hub->dials->dead || hub->dials->dead_clients);
-}
-
-// Around the end of a turn: what is to be sent goes, what is over is freed.
-static void rp_client_end_turn(rtpush_hub *hub) {
-    if (!hub->dials) return;
-    rp_dial_flush(hub);
-    rp_client_reap(hub); // before the links: a client closes its own
-    rp_dial_reap(hub);
-}
-
 // --- making one ---
 
 // Header lines of the host's, none of which is ours to write.
@@ -12466,15 +12793,6 @@ static int rp_client_take_desc(rp_client *c, const rtpush_client_desc *desc) {
     return code ? code : rp_client_take_query(c);
 }
 
-static bool rp_dial_prepare(rtpush_hub *hub) {
-    if (hub->dials) return true;
-    hub->dials = (rp_dials *)rp_mem_get(&hub->mem, sizeof *hub->dials);
-    if (!hub->dials) return false;
-    rp_slab_init(&hub->dials->links, &hub->mem, sizeof(rp_link));
-    rp_slab_init(&hub->dials->clients, &hub->mem, sizeof(rp_client));
-    return true;
-}
-
 static void rp_client_init_exchange(rp_client *c, rp_exchange *x, const rp_exchange_owner *owner, size_t body_max) {
     x->owner = owner;
     x->links = &rp_exchange_links;
@@ -12485,6 +12803,7 @@ static void rp_client_init_exchange(rp_client *c, rp_exchange *x, const rp_excha
 static int rp_client_new(rtpush_hub *hub, const rtpush_client_desc *desc, rtpush_client *handle) {
     if (hub->server->is_closed || (hub->dials && hub->dials->is_closed)) return RTPUSH_E_STATE;
     if (!rp_dial_prepare(hub)) return RTPUSH_E_MEMORY;
+    if (!hub->dials->clients.mem) rp_slab_init(&hub->dials->clients, &hub->mem, sizeof(rp_client));
     rp_client *c = (rp_client *)rp_slab_take(&hub->dials->clients);
     if (!c) return RTPUSH_E_MEMORY;
     c->hub = hub;
@@ -12622,14 +12941,6 @@ static void rp_client_end_all(rtpush_hub *hub) {
     }
     rp_client_reap(hub);
     rp_dial_reap(hub);
-}
-
-static void rp_dial_free(rtpush_hub *hub) {
-    if (!hub->dials) return;
-    rp_slab_free(&hub->dials->links);
-    rp_slab_free(&hub->dials->clients);
-    rp_mem_free(&hub->mem, hub->dials);
-    hub->dials = NULL;
 }
 #endif // RP_CLIENT
 
@@ -13025,7 +13336,7 @@ static int rp_journal_lock(rp_journal *j, int64_t wait_ms) {
     return RTPUSH_OK;
 }
 
-// --- writing ---
+// --- segments ---
 
 // The segment is full, or damaged: the next write begins another.
 static void rp_journal_rotate(rp_journal *j) {
@@ -13052,52 +13363,6 @@ static bool rp_journal_begin(rp_journal *j) {
     else rp_file_close(&j->fd);
     rp_buf_free(&j->hub->mem, &buf);
     return is_begun;
-}
-
-// Somebody removed the files under us: what we have in memory is all there is, and where they are again it goes first.
-static bool rp_journal_is_there(rp_journal *j) {
-    struct stat file;
-    if (j->fd >= 0 && !fstat(j->fd, &file) && file.st_nlink) return true;
-    if (j->fd >= 0) j->is_gone = true, rp_file_close(&j->fd);
-    return false;
-}
-
-static bool rp_journal_dump_all(rp_journal *j);
-
-// Gets what was removed back, when there is a directory again.
-static bool rp_journal_heal(rp_journal *j) {
-    rp_file_close(&j->head_fd);
-    if (rp_journal_lock(j, 0) || !rp_journal_dump_all(j)) return false;
-    j->is_gone = false;
-    j->older = 0;
-    return true;
-}
-
-// What is appended since the last time, at the segment's end: all of it or nothing.
-static bool rp_journal_write(rp_journal *j) {
-    const char *data = j->out.data + j->out.start + j->out_written;
-    size_t size = rp_buf_size(&j->out) - j->out_written;
-    if (!rp_journal_is_there(j) && ((j->is_gone && !rp_journal_heal(j)) || !rp_journal_begin(j))) return false;
-    bool is_written = rp_file_write(j->fd, data, size, j->size);
-    bool is_safe = is_written && (!j->desc.sync_always || rp_file_sync(j->fd));
-    if (is_safe && rp_journal_write_head(j, j->seq)) {
-        j->size += size;
-        j->is_dirty = true;
-        return true;
-    }
-    int error = errno;
-    bool is_suspect = is_written; // what a failed fsync left is not known; or it cannot be cut off
-    if (ftruncate(j->fd, (off_t)j->size) || is_suspect) rp_journal_rotate(j);
-    errno = error;
-    return false;
-}
-
-static void rp_journal_sync_due(rtpush_hub *hub, rp_timer *timer) {
-    rp_journal *j = RP_OWNER(rp_journal, sync, timer);
-    (void)hub;
-    if (j->fd < 0 || rp_file_sync(j->fd)) return;
-    rp_hub_log(hub, "journal %s: fsync: %s", j->dir, strerror(errno));
-    rp_journal_rotate(j);
 }
 
 // --- base: what is held of old segments ---
@@ -13228,6 +13493,52 @@ static bool rp_journal_dump_all(rp_journal *j) {
     while (step == RP_DUMP_MORE) step = rp_dump_turn(j, &buf);
     rp_buf_free(&j->hub->mem, &buf);
     return step == RP_DUMP_DONE;
+}
+
+// --- writing ---
+
+// Somebody removed the files under us: what we have in memory is all there is, and where they are again it goes first.
+static bool rp_journal_is_there(rp_journal *j) {
+    struct stat file;
+    if (j->fd >= 0 && !fstat(j->fd, &file) && file.st_nlink) return true;
+    if (j->fd >= 0) j->is_gone = true, rp_file_close(&j->fd);
+    return false;
+}
+
+// Gets what was removed back, when there is a directory again.
+static bool rp_journal_heal(rp_journal *j) {
+    rp_file_close(&j->head_fd);
+    if (rp_journal_lock(j, 0) || !rp_journal_dump_all(j)) return false;
+    j->is_gone = false;
+    j->older = 0;
+    return true;
+}
+
+// What is appended since the last time, at the segment's end: all of it or nothing.
+static bool rp_journal_write(rp_journal *j) {
+    const char *data = j->out.data + j->out.start + j->out_written;
+    size_t size = rp_buf_size(&j->out) - j->out_written;
+    if (!rp_journal_is_there(j) && ((j->is_gone && !rp_journal_heal(j)) || !rp_journal_begin(j))) return false;
+    bool is_written = rp_file_write(j->fd, data, size, j->size);
+    bool is_safe = is_written && (!j->desc.sync_always || rp_file_sync(j->fd));
+    if (is_safe && rp_journal_write_head(j, j->seq)) {
+        j->size += size;
+        j->is_dirty = true;
+        return true;
+    }
+    int error = errno;
+    bool is_suspect = is_written; // what a failed fsync left is not known; or it cannot be cut off
+    if (ftruncate(j->fd, (off_t)j->size) || is_suspect) rp_journal_rotate(j);
+    errno = error;
+    return false;
+}
+
+static void rp_journal_sync_due(rtpush_hub *hub, rp_timer *timer) {
+    rp_journal *j = RP_OWNER(rp_journal, sync, timer);
+    (void)hub;
+    if (j->fd < 0 || rp_file_sync(j->fd)) return;
+    rp_hub_log(hub, "journal %s: fsync: %s", j->dir, strerror(errno));
+    rp_journal_rotate(j);
 }
 
 // --- the bus ---
@@ -13597,6 +13908,1212 @@ RTPUSH_DEF const rtpush_bus *rtpush_journal(const char *dir, const rtpush_journa
 #endif // RP_SERVER
 
 // ============================================================================
+// >>resp  Redis's protocol (RESP 2 and 3): what is said, what is answered  (uses: base, bytes)
+//
+// A reply may come in any pieces, and need not be whole to be looked at: an entry of a
+// long answer is read as soon as it is there, so memory is that of the largest entry.
+// ============================================================================
+#ifdef RP_REDIS
+enum { RP_RESP_LINE = 4096, RP_RESP_ITEMS = 1 << 20 };
+
+typedef struct rp_resp {
+    char type;         // as on the wire: + - : $ * …
+    bool is_null;
+    rtpush_slice text; // of a line or bulk
+    uint64_t children; // items that follow and belong to it
+} rp_resp;
+
+// A number in a line; -1 stands for nothing. false: it is none.
+static bool rp_resp_number(rtpush_slice line, uint64_t *number, bool *is_null) {
+    *is_null = rp_slice_equals(line, "-1");
+    return *is_null || rp_slice_number(line, number);
+}
+
+// One item, without its children. > 0: its size; 0: it is not all there; -1: this is not RESP, or over size_max.
+static ptrdiff_t rp_resp_item(rp_resp *item, const char *data, size_t size, size_t size_max) {
+    uint64_t number = 0;
+    const char *end = size ? (const char *)memchr(data, '\r', RP_MIN(size, (size_t)RP_RESP_LINE)) : NULL;
+    memset(item, 0, sizeof *item);
+    if (!end) return size < RP_RESP_LINE ? 0 : -1;
+    if (end + 1 == data + size) return 0;
+    size_t line = (size_t)(end - data) + 2;
+    if (line < 3 || end[1] != '\n') return -1;
+    item->type = *data;
+    item->text = rp_slice(data + 1, line - 3);
+    if (strchr("+-:_,#(", *data)) {
+        item->is_null = *data == '_';
+        return (ptrdiff_t)line;
+    }
+    if (!strchr("$!=*~>%|", *data) || !rp_resp_number(item->text, &number, &item->is_null)) return -1;
+    if (item->is_null) return (ptrdiff_t)line;
+    if (strchr("*~>%|", *data)) {
+        item->children = *data == '%' || *data == '|' ? number * 2 : number;
+        return number > RP_RESP_ITEMS ? -1 : (ptrdiff_t)line;
+    }
+    if (number > size_max) return -1;
+    if (size - line < number + 2) return 0;
+    item->text = rp_slice(data + line, (size_t)number);
+    return memcmp(data + line + number, "\r\n", 2) ? -1 : (ptrdiff_t)(line + (size_t)number + 2);
+}
+
+// Where the search for a reply's end has come to.
+typedef struct rp_resp_scan {
+    size_t at;
+    uint64_t left; // items to go; 0: a new reply
+} rp_resp_scan;
+
+// The size of the reply that begins at data, children and all; 0 and -1 as above.
+static ptrdiff_t rp_resp_whole(rp_resp_scan *scan, const char *data, size_t size, size_t size_max) {
+    rp_resp item;
+    if (!scan->left) scan->at = 0, scan->left = 1;
+    while (scan->left) {
+        ptrdiff_t n = rp_resp_item(&item, data + scan->at, size - scan->at, size_max);
+        if (n <= 0) return n;
+        scan->at += (size_t)n;
+        scan->left += item.children - 1;
+        if (scan->left > RP_RESP_ITEMS || scan->at > 2 * size_max) return -1;
+    }
+    return (ptrdiff_t)scan->at;
+}
+
+// The next item of a reply that is whole. false: it has no more.
+static bool rp_resp_next(rtpush_slice *rest, rp_resp *item) {
+    ptrdiff_t n = rp_resp_item(item, rest->data, rest->size, rest->size);
+    if (n <= 0) return false;
+    *rest = rp_slice_from(*rest, (size_t)n);
+    return true;
+}
+
+// The next item's text, "" of anything that has none.
+static rtpush_slice rp_resp_text(rtpush_slice *rest) {
+    rp_resp item;
+    return rp_resp_next(rest, &item) && !item.children ? item.text : rp_slice("", 0);
+}
+
+static void rp_resp_count(rp_mem *mem, rp_buf *buf, size_t count) {
+    rp_buf_text(mem, buf, "*");
+    rp_buf_number(mem, buf, count);
+    rp_buf_text(mem, buf, "\r\n");
+}
+
+static void rp_resp_bulk(rp_mem *mem, rp_buf *buf, rtpush_slice s) {
+    rp_buf_text(mem, buf, "$");
+    rp_buf_number(mem, buf, s.size);
+    rp_buf_text(mem, buf, "\r\n");
+    rp_buf_slice_put(mem, buf, s);
+    rp_buf_text(mem, buf, "\r\n");
+}
+
+static void rp_resp_word(rp_mem *mem, rp_buf *buf, const char *word) { rp_resp_bulk(mem, buf, rp_slice_of(word)); }
+
+static void rp_resp_decimal(rp_mem *mem, rp_buf *buf, uint64_t n) {
+    char text[20];
+    rp_resp_bulk(mem, buf, rp_slice(text, rp_format_number(text, n)));
+}
+#endif // RP_REDIS
+
+// ============================================================================
+// >>redis  two connections to a Redis, kept and made again  (uses: dial, resp)
+//
+//     AWAY -> [SENTINEL] -> GREET -> JOIN -> LOAD -> LIVE        any -> AWAY, with backoff
+//
+// One connection asks, in order, and is answered in order; the other follows the stream.
+// If one is lost, or silent for too long, both go. What was asked and not answered is
+// asked again: the scripts of `stream` see to it that it is done once.
+// ============================================================================
+#ifdef RP_REDIS
+enum rp_redis_phase { RP_REDIS_AWAY, RP_REDIS_SENTINEL, RP_REDIS_GREET, RP_REDIS_JOIN, RP_REDIS_LOAD, RP_REDIS_LIVE, RP_REDIS_OVER };
+enum { RP_REDIS_URLS = 8, RP_REDIS_ANSWER_MS = 5000, RP_REDIS_BACKOFF_MS = 50, RP_REDIS_BACKOFF_MAX_MS = 2000, RP_NODE_MAX = 64 };
+
+typedef struct rp_redis rp_redis;
+typedef struct rp_letter rp_letter;
+
+// What happens with an answer.
+typedef struct rp_ask {
+    void (*then)(rp_redis *r, rp_letter *letter, rtpush_slice reply);
+    rp_letter *letter; // NULL: it is to something else
+} rp_ask;
+
+typedef struct rp_line {
+    rp_link *link;
+    rp_resp_scan scan;
+    uint64_t due; // an answer must have come by then; UINT64_MAX: none is owed
+} rp_line;
+
+// A message, or what nodes say to each other, on its way into the log. Behind the struct: its fields as they are sent,
+// then what makes up its idempotency key, then its topic.
+struct rp_letter {
+    rp_letter *next;
+    uint64_t ticket, number, began;
+    bool is_sent, is_over; // over: whoever published it has an answer
+    size_t fields, fields_size, key_size, topic_size;
+};
+
+struct rp_redis {
+    rtpush_bus bus;
+    rtpush_redis_desc desc; // its texts are ours, below and behind the struct
+    rtpush_hub *hub;
+    int phase;
+    bool is_first;          // the hub is being made: it waits for us
+    uint64_t first_until;
+    // where to
+    rp_url urls[RP_REDIS_URLS], moved; // moved: where a sentinel or -MOVED sent us, if has_moved
+    uint32_t url_count, url_at;
+    bool has_moved;
+    char user[128], password[256], database[12], master[64]; // master: of sentinels
+    rp_target to;
+    // the connections
+    rp_line asking, following;
+    rp_ask *asks;           // a ring
+    uint32_t ask_first, ask_count, ask_cap;
+    uint64_t failures, retry_at, beat_at;
+    rp_timer timer;
+    char run[48];           // which process that Redis is
+    char shas[3][41];
+    uint32_t sha_count;
+    uint32_t greetings;     // answers on the following line that are not the stream's
+    // the log
+    char epoch[9];          // of the stream we follow
+    char life[RP_NODE_MAX + 20]; // node:random, new with each process
+    char mark[RP_NODE_MAX + 48]; // who appended the last entry that we saw
+    uint64_t marked;        // and its seq
+    uint64_t counter;       // where the stream ended when we joined
+    bool is_loading, is_started, has_said_hello;
+    uint64_t entries_left, page;
+    uint64_t last_number;   // of letters
+    rp_letter *letters, **letters_end;
+    size_t letters_bytes;
+    bool is_taken, is_forced; // another life has our name; had it, and is dead
+    char taker[RP_NODE_MAX + 20];
+    char why[160];
+    char log[RP_NODE_MAX + 2], node[RP_NODE_MAX + 2]; // longer than what is allowed: that is seen
+    char url[1];
+};
+
+// --- timers, the end of the connections ---
+
+// When something is to be done next.
+static void rp_redis_arm(rp_redis *r) {
+    uint64_t at = RP_MIN(r->asking.due, r->following.due);
+    if (r->phase == RP_REDIS_AWAY) at = RP_MIN(at, r->retry_at);
+    if (r->phase == RP_REDIS_LIVE || r->phase == RP_REDIS_JOIN) at = RP_MIN(at, r->beat_at);
+    const rp_letter *letter = r->letters;
+    while (letter && letter->is_over) letter = letter->next;
+    if (letter) at = RP_MIN(at, letter->began + (uint64_t)r->desc.queue_ms);
+    rp_timer_start(&r->hub->wheel, &r->timer, RP_MAX(RP_MIN(at, r->hub->wheel.now + 60000), r->hub->wheel.now + 1));
+}
+
+static void rp_line_close(rp_redis *r, rp_line *line) {
+    if (line->link) rp_link_close(r->hub, line->link);
+    line->link = NULL;
+    line->due = UINT64_MAX;
+    memset(&line->scan, 0, sizeof line->scan);
+}
+
+static void rp_letter_free(rp_redis *r, rp_letter *letter) {
+    rp_letter **at = &r->letters;
+    while (*at != letter) at = &(*at)->next;
+    *at = letter->next;
+    if (!letter->next) r->letters_end = at;
+    r->letters_bytes -= letter->fields_size;
+    rp_mem_free(&r->hub->mem, letter);
+}
+
+// No answer will come to what was sent: it is sent again. What nobody waits for any more goes.
+static void rp_letters_unsend(rp_redis *r) {
+    for (rp_letter *letter = r->letters, *next; letter; letter = next) {
+        next = letter->next;
+        letter->is_sent = false;
+        if (letter->is_over) rp_letter_free(r, letter);
+    }
+}
+
+// The end of both connections; others are made after a while.
+static void rp_redis_lose(rp_redis *r, const char *why) {
+    uint64_t most = RP_MIN((uint64_t)RP_REDIS_BACKOFF_MS << RP_MIN(r->failures, (uint64_t)10), (uint64_t)RP_REDIS_BACKOFF_MAX_MS);
+    if (r->phase == RP_REDIS_AWAY || r->phase == RP_REDIS_OVER) return;
+    if (why != r->why) snprintf(r->why, sizeof r->why, "%s", why);
+    rp_hub_log(r->hub, "redis %s: %s", r->to.url->host, r->why);
+    if (r->is_first && r->hub->wheel.now >= r->first_until) r->hub->load_code = RTPUSH_E_UNAVAILABLE;
+    r->phase = RP_REDIS_AWAY;
+    r->failures++;
+    rp_line_close(r, &r->asking);
+    rp_line_close(r, &r->following);
+    r->ask_count = 0;
+    r->has_moved = false;
+    r->url_at = (r->url_at + 1) % r->url_count;
+    r->retry_at = r->hub->wheel.now + most / 2 + rp_hub_jitter(r->hub, most / 2 + 1);
+    rp_letters_unsend(r);
+    rp_redis_arm(r);
+}
+
+static void rp_redis_lost(rtpush_hub *hub, rp_link *l, int code, const char *why) {
+    rp_redis *r = (rp_redis *)l->user;
+    (void)hub;
+    if (r->asking.link == l) r->asking.link = NULL;
+    if (r->following.link == l) r->following.link = NULL;
+    rp_redis_lose(r, why && *why ? why : rtpush_strerror(code));
+}
+
+// "MOVED slot host:port" of a Redis Cluster: the next connection goes there.
+static void rp_redis_take_moved(rp_redis *r, rtpush_slice error) {
+    rtpush_slice word = rp_slice("", 0);
+    char text[300];
+    if (!rp_slice_begins(error, "MOVED ")) return;
+    for (unsigned i = 0; i < 3; i++) rp_slice_next(&error, ' ', &word);
+    snprintf(text, sizeof text, "%.*s", (int)RP_MIN(word.size, sizeof text - 1), word.data);
+    rp_url url = *r->to.url;
+    r->has_moved = rp_url_authority(&url, text) != NULL;
+    r->moved = url;
+}
+
+// Does the reply say that something is wrong? Then the connections are given up: nothing of it is routine.
+static bool rp_redis_is_error(rp_redis *r, rtpush_slice reply) {
+    rp_resp item;
+    if (rp_resp_next(&reply, &item) && item.type != '-' && item.type != '!') return false;
+    snprintf(r->why, sizeof r->why, "%.*s", (int)RP_MIN(item.text.size, (size_t)120), item.text.data ? item.text.data : "");
+    if (rp_slice_begins(item.text, "EPOCH")) r->failures = 0; // it has only another log now
+    rp_redis_lose(r, r->why);
+    rp_redis_take_moved(r, item.text);
+    return true;
+}
+
+// --- asking ---
+
+static void rp_ask_push(rp_redis *r, void (*then)(rp_redis *, rp_letter *, rtpush_slice), rp_letter *letter) {
+    rp_mem *mem = &r->hub->mem;
+    if (r->ask_count == r->ask_cap) {
+        uint32_t cap = r->ask_cap ? r->ask_cap * 2 : 64;
+        rp_ask *asks = (rp_ask *)rp_mem_resize(mem, NULL, cap * sizeof *asks);
+        if (!asks) { rp_link_out(r->hub, r->asking.link)->is_broken = true; return; } // the link fails when it is flushed
+        for (uint32_t i = 0; i < r->ask_count; i++) asks[i] = r->asks[(r->ask_first + i) & (r->ask_cap - 1)];
+        rp_mem_free(mem, r->asks);
+        r->asks = asks;
+        r->ask_cap = cap;
+        r->ask_first = 0;
+    }
+    rp_ask *ask = &r->asks[(r->ask_first + r->ask_count++) & (r->ask_cap - 1)];
+    ask->then = then;
+    ask->letter = letter;
+    if (r->asking.due == UINT64_MAX) r->asking.due = r->hub->wheel.now + RP_REDIS_ANSWER_MS;
+    rp_redis_arm(r);
+}
+
+// Begins a command of so many words, which follow.
+static rp_buf *rp_redis_ask(rp_redis *r, size_t words, void (*then)(rp_redis *, rp_letter *, rtpush_slice), rp_letter *letter) {
+    rp_ask_push(r, then, letter);
+    rp_buf *out = rp_link_out(r->hub, r->asking.link);
+    rp_resp_count(&r->hub->mem, out, words);
+    return out;
+}
+
+static void rp_redis_words(rp_redis *r, rp_buf *out, const char *const *words, size_t count) {
+    for (size_t i = 0; i < count; i++) rp_resp_word(&r->hub->mem, out, words[i]);
+}
+
+static void rp_redis_fine(rp_redis *r, rp_letter *letter, rtpush_slice reply) {
+    (void)letter;
+    rp_redis_is_error(r, reply);
+}
+
+// No message may be larger; a list of nodes neither.
+static size_t rp_redis_size_max(const rp_redis *r) { return (size_t)r->hub->desc.message_max + 65536; }
+
+static void rp_redis_answers(rtpush_hub *hub, rp_link *l) {
+    rp_redis *r = (rp_redis *)l->user;
+    while (l->phase == RP_LINK_OPEN && rp_buf_size(&l->in)) {
+        ptrdiff_t n = rp_resp_whole(&r->asking.scan, l->in.data + l->in.start, rp_buf_size(&l->in), rp_redis_size_max(r));
+        if (!n) return;
+        if (n < 0) { rp_redis_lose(r, "its answer is not RESP, or too large"); return; }
+        if (!r->ask_count) { rp_redis_lose(r, "it answers what was not asked"); return; }
+        rp_ask ask = r->asks[r->ask_first];
+        r->ask_first = (r->ask_first + 1) & (r->ask_cap - 1);
+        r->ask_count--;
+        r->asking.due = r->ask_count ? hub->wheel.now + RP_REDIS_ANSWER_MS : UINT64_MAX;
+        ask.then(r, ask.letter, rp_slice(l->in.data + l->in.start, (size_t)n));
+        l->in.start += (size_t)n;
+    }
+}
+
+// Who we are, and which database: the first words on a connection. How many commands they are.
+static uint32_t rp_redis_greet(rp_redis *r, rp_link *l) {
+    rp_mem *mem = &r->hub->mem;
+    rp_buf *out = rp_link_out(r->hub, l);
+    char name[RP_NODE_MAX + 160];
+    const char *auth[3] = {"AUTH", r->user, r->password}, *select[2] = {"SELECT", r->database}, *setname[3] = {"CLIENT", "SETNAME", name};
+    uint32_t count = 1;
+    if (*r->password) {
+        bool has_user = *r->user != 0;
+        if (!has_user) auth[1] = r->password;
+        rp_resp_count(mem, out, has_user ? 3 : 2);
+        rp_redis_words(r, out, auth, has_user ? 3 : 2);
+        count++;
+    }
+    if (*r->database) {
+        rp_resp_count(mem, out, 2);
+        rp_redis_words(r, out, select, 2);
+        count++;
+    }
+    snprintf(name, sizeof name, "rtpush:%s:%s", r->desc.log, r->life);
+    rp_resp_count(mem, out, 3);
+    rp_redis_words(r, out, setname, 3);
+    return count;
+}
+
+// A key of ours; the braces keep all of them on one node of a Redis Cluster.
+static void rp_redis_key(rp_redis *r, rp_buf *out, const char *what) {
+    char key[200];
+    snprintf(key, sizeof key, "{%s}:%s", r->desc.log, what);
+    rp_resp_word(&r->hub->mem, out, key);
+}
+
+// EVALSHA of a script; keys and arguments follow.
+static rp_buf *rp_redis_run(rp_redis *r, unsigned script, size_t keys, size_t args, void (*then)(rp_redis *, rp_letter *, rtpush_slice), rp_letter *letter) {
+    rp_buf *out = rp_redis_ask(r, 3 + keys + args, then, letter);
+    rp_resp_word(&r->hub->mem, out, "EVALSHA");
+    rp_resp_word(&r->hub->mem, out, r->shas[script]);
+    rp_resp_decimal(&r->hub->mem, out, keys);
+    return out;
+}
+
+// --- where it is ---
+
+// [user[:password]@]host[:port][,host[:port]]…[/rest]. false: malformed.
+static bool rp_redis_take_hosts(rp_redis *r, rtpush_slice hosts, bool is_tls, const char *port) {
+    rtpush_slice host;
+    while (rp_slice_next(&hosts, ',', &host)) {
+        rp_url *url = &r->urls[r->url_count];
+        char text[300];
+        if (r->url_count == RP_REDIS_URLS || !host.size || host.size >= sizeof text) return false;
+        memcpy(text, host.data, host.size);
+        text[host.size] = 0;
+        memset(url, 0, sizeof *url);
+        url->is_tls = is_tls;
+        const char *end = rp_url_authority(url, text);
+        if (!end || *end) return false;
+        const char *mark = *text == '[' ? strchr(text, ']') : text;
+        if (!strchr(mark, ':')) snprintf(url->port, sizeof url->port, "%s", port);
+        r->url_count++;
+    }
+    return r->url_count > 0;
+}
+
+static bool rp_redis_take_word(char *to, size_t cap, rtpush_slice word) {
+    size_t size;
+    if (word.size >= cap || !rp_http_decode(to, &size, word, false)) return false;
+    to[size] = 0;
+    return true;
+}
+
+static bool rp_redis_take_login(rp_redis *r, rtpush_slice login) {
+    rtpush_slice user;
+    rp_slice_next(&login, ':', &user);
+    if (!login.data) return rp_redis_take_word(r->password, sizeof r->password, user);
+    return rp_redis_take_word(r->user, sizeof r->user, user) && rp_redis_take_word(r->password, sizeof r->password, login);
+}
+
+// redis://[user:pass@]host[:port][/db], rediss://, redis+sentinel://host,host/MASTER, unix:PATH.
+static bool rp_redis_take_url(rp_redis *r, const char *text) {
+    static const struct { const char *scheme, *port; bool is_tls, is_sentinel; } known[] = {
+        {"redis://", "6379", false, false}, {"rediss://", "6379", true, false}, {"redis+sentinel://", "26379", false, true}};
+    if (!strncmp(text, "unix:", 5)) {
+        r->url_count = 1;
+        return rp_url_unix(&r->urls[0], text + 5) != NULL;
+    }
+    for (size_t i = 0; i < RP_COUNT(known); i++) {
+        rtpush_slice rest = rp_slice_of(text), hosts, login;
+        if (!rp_slice_begins(rest, known[i].scheme)) continue;
+        rest = rp_slice_from(rest, strlen(known[i].scheme));
+        rp_slice_next(&rest, '/', &hosts);
+        const char *at = hosts.size ? (const char *)memchr(hosts.data, '@', hosts.size) : NULL;
+        login = rp_slice(hosts.data, at ? (size_t)(at - hosts.data) : 0);
+        if (at) hosts = rp_slice_from(hosts, login.size + 1);
+        if (at && !rp_redis_take_login(r, login)) return false;
+        bool has_path = rest.data && rest.size;
+        uint64_t number;
+        if (known[i].is_sentinel) return has_path && rp_redis_take_word(r->master, sizeof r->master, rest) && rp_redis_take_hosts(r, hosts, false, known[i].port);
+        if (has_path && (!rp_slice_number(rest, &number) || !rp_redis_take_word(r->database, sizeof r->database, rest))) return false;
+        return rp_redis_take_hosts(r, hosts, known[i].is_tls, known[i].port);
+    }
+    return false;
+}
+#endif // RP_REDIS
+
+// ============================================================================
+// >>stream  the log as a Redis stream  (uses: redis, registry, bus)
+//
+// Keys {LOG}:log the stream, its ids `<seq>-0`; :seq the last seq; :epoch; :nodes who
+// lives, and when it last said so; :done the last letter of each life; :run which process
+// Redis is; :need whom a restarted Redis waits for; :key:… idempotency keys. All of it is
+// changed by three scripts, each one step of Redis.
+//
+// An entry: e epoch, n life:number of who appended it, w Redis's clock in ms, k kind, t
+// topic, v event, d data. Kinds: t text, j JSON, b binary, capital where ephemeral; c the
+// topic's history is dropped; p members came (+name) or left (-name), x all of a dead life's
+// members left, h a life began that knows nobody: what nodes tell each other.
+// ============================================================================
+#ifdef RP_REDIS
+enum rp_script { RP_SCRIPT_JOIN, RP_SCRIPT_APPEND, RP_SCRIPT_BEAT, RP_SCRIPTS };
+enum { RP_BEAT_MS = 2000, RP_SETTLE_MS = 100, RP_FOLLOW_MS = 2000, RP_FOLLOW_COUNT = 500, RP_LOAD_COUNT = 1000 };
+
+// join: may this node be here, and does the log go on? ARGV: node, life, the epoch it knows, its head, who appended
+// that, a new epoch, Redis's run, force. A log goes on if nothing that any node has seen is missing: its counter is
+// not behind, the entry that the node saw last is the same. Behind a restart of Redis that is known only when all
+// nodes that lived have said so; after 3 s without one of them it is not.
+static const char rp_script_join[] =
+    "redis.replicate_commands()\n"
+    "local t = redis.call('TIME')\n"
+    "local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
+    "local log, seqk, epk, nodes, run, need = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]\n"
+    "local node, life, known, head, mark, fresh, id, force = unpack(ARGV)\n"
+    "local was = redis.call('HGET', nodes, node)\n"
+    "if was and force ~= '1' then\n"
+    "  local other, beat = string.match(was, '^(%S+) (%d+)$')\n"
+    "  if other and other ~= life and now - tonumber(beat) < 10000 then return {'taken', other, '0'} end\n"
+    "end\n"
+    "redis.call('HSET', nodes, node, life .. ' ' .. string.format('%.0f', now))\n"
+    "local ran = redis.call('HGET', run, 'id')\n"
+    "if ran and ran ~= id then\n"
+    "  redis.call('DEL', need)\n"
+    "  for _, name in ipairs(redis.call('HKEYS', nodes)) do redis.call('SADD', need, name) end\n"
+    "end\n"
+    "if ran ~= id then redis.call('HSET', run, 'id', id, 'at', string.format('%.0f', now)) end\n"
+    "redis.call('SREM', need, node)\n"
+    "local epoch = redis.call('GET', epk)\n"
+    "local count = tonumber(redis.call('GET', seqk) or '-1')\n"
+    "local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]\n"
+    "local last = newest and tonumber(string.match(newest[1], '^%d+')) or 0\n"
+    "head = tonumber(head)\n"
+    "local lost = not epoch or count < last\n"
+    "if not lost and known == epoch and head > 0 then\n"
+    "  local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]\n"
+    "  local first = oldest and tonumber(string.match(oldest[1], '^%d+')) or count + 1\n"
+    "  local id = string.format('%.0f-0', head)\n"
+    "  local entry = redis.call('XRANGE', log, id, id)[1]\n"
+    "  if count < head or (not entry and first <= head) then lost = true end\n"
+    "  if entry and mark ~= '' then\n"
+    "    for i = 1, #entry[2], 2 do if entry[2][i] == 'n' and entry[2][i + 1] ~= mark then lost = true end end\n"
+    "  end\n"
+    "end\n"
+    "if not lost and redis.call('SCARD', need) > 0 then\n"
+    "  if now - tonumber(redis.call('HGET', run, 'at')) < 3000 then return {'wait', epoch, '0'} end\n"
+    "  lost = true\n"
+    "end\n"
+    "if lost then\n"
+    "  redis.call('DEL', need)\n"
+    "  epoch = fresh\n"
+    "  count = math.max(count, last, head)\n"
+    "  redis.call('DEL', log)\n"
+    "  redis.call('SET', epk, epoch)\n"
+    "  redis.call('SET', seqk, string.format('%.0f', count))\n"
+    "end\n"
+    "return {'ok', epoch, string.format('%.0f', count)}\n";
+
+// append: ARGV: epoch, life, number, entries kept, milliseconds a key is kept, then the entry's fields. KEYS[5]: the
+// idempotency key, if there is one. A letter that was done before is not done again.
+static const char rp_script_append[] =
+    "redis.replicate_commands()\n"
+    "if redis.call('GET', KEYS[3]) ~= ARGV[1] then return redis.error_reply('EPOCH the log is another one') end\n"
+    "if KEYS[5] then\n"
+    "  local was = redis.call('GET', KEYS[5])\n"
+    "  if was then return was end\n"
+    "end\n"
+    "local done = redis.call('HGET', KEYS[4], ARGV[2])\n"
+    "if done and tonumber(done) >= tonumber(ARGV[3]) then return '' end\n"
+    "local t = redis.call('TIME')\n"
+    "local seq = string.format('%.0f', redis.call('INCR', KEYS[2]))\n"
+    "local r = redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[4], seq .. '-0', 'e', ARGV[1], 'n', ARGV[2] .. ':' .. ARGV[3],\n"
+    "  'w', string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000)), unpack(ARGV, 6))\n"
+    "if type(r) == 'table' and r.err then return redis.error_reply('EPOCH ' .. r.err) end\n"
+    "redis.call('HSET', KEYS[4], ARGV[2], ARGV[3])\n"
+    "if KEYS[5] then redis.call('SET', KEYS[5], seq, 'PX', ARGV[5]) end\n"
+    "return seq\n";
+
+// beat: this node lives. ARGV: node, life. Who has not said so for 10 s does not. Answers epoch, seq, then names and lives.
+static const char rp_script_beat[] =
+    "redis.replicate_commands()\n"
+    "local t = redis.call('TIME')\n"
+    "local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
+    "local was = redis.call('HGET', KEYS[3], ARGV[1])\n"
+    "if not was or string.sub(was, 1, #ARGV[2] + 1) == ARGV[2] .. ' ' then\n"
+    "  redis.call('HSET', KEYS[3], ARGV[1], ARGV[2] .. ' ' .. string.format('%.0f', now))\n"
+    "end\n"
+    "local out = {redis.call('GET', KEYS[2]) or '', redis.call('GET', KEYS[1]) or '0'}\n"
+    "local all = redis.call('HGETALL', KEYS[3])\n"
+    "for i = 1, #all, 2 do\n"
+    "  local life, beat = string.match(all[i + 1], '^(%S+) (%d+)$')\n"
+    "  if not life or now - tonumber(beat) > 10000 then\n"
+    "    redis.call('HDEL', KEYS[3], all[i])\n"
+    "    if life then redis.call('HDEL', KEYS[4], life) end\n"
+    "  else\n"
+    "    out[#out + 1] = all[i]\n"
+    "    out[#out + 1] = life\n"
+    "  end\n"
+    "end\n"
+    "return out\n";
+
+// --- letters: what is to come into the log ---
+
+static void rp_letter_field(rp_redis *r, rp_buf *buf, rp_letter *letter, const char *name, rtpush_slice value) {
+    rp_resp_word(&r->hub->mem, buf, name);
+    rp_resp_bulk(&r->hub->mem, buf, value);
+    letter->fields += 2;
+}
+
+static const char *rp_letter_bytes(const rp_letter *letter) { return (const char *)(letter + 1); }
+
+// Puts it behind the others; what it is made of is in hub.text. NULL: no memory.
+static rp_letter *rp_letter_add(rp_redis *r, const rp_letter *head, const rp_buf *text) {
+    rtpush_hub *hub = r->hub;
+    rp_letter *letter = text->is_broken ? NULL : (rp_letter *)rp_mem_get(&hub->mem, sizeof *letter + rp_buf_size(text));
+    if (!letter) return NULL;
+    *letter = *head;
+    memcpy(letter + 1, rp_buf_slice(text).data, rp_buf_size(text));
+    letter->number = ++r->last_number;
+    letter->began = hub->wheel.now;
+    *r->letters_end = letter;
+    r->letters_end = &letter->next;
+    r->letters_bytes += letter->fields_size;
+    rtpush_bus_wake(hub);
+    return letter;
+}
+
+static const char rp_kind_letters[] = "?tjb";
+
+static int rp_redis_append(void *user, rtpush_hub *hub, const rtpush_publication *what, uint64_t ticket) {
+    rp_redis *r = (rp_redis *)user;
+    rp_letter head;
+    char kind[2] = {0, 0};
+    bool is_full = r->letters_bytes && r->letters_bytes + what->size > (uint64_t)r->desc.queue_bytes;
+    if (is_full) rp_bus_set_why(hub, "redis", r->phase == RP_REDIS_LIVE ? "redis: too much is on its way" : r->why);
+    if (r->phase == RP_REDIS_OVER || is_full) return RTPUSH_E_UNAVAILABLE;
+    memset(&head, 0, sizeof head);
+    kind[0] = what->clear ? 'c' : rp_kind_letters[what->kind];
+    if (what->ephemeral) kind[0] = (char)(kind[0] - 'a' + 'A');
+    rp_buf *buf = rp_hub_text(hub);
+    rp_letter_field(r, buf, &head, "k", rp_slice(kind, 1));
+    rp_letter_field(r, buf, &head, "t", rp_slice_of(what->topic));
+    if (*what->event) rp_letter_field(r, buf, &head, "v", rp_slice_of(what->event));
+    if (!what->clear) rp_letter_field(r, buf, &head, "d", rp_slice(what->data, what->size));
+    head.fields_size = rp_buf_size(buf);
+    if (what->key && *what->key) {
+        const char *parts[3] = {what->identity ? what->identity : "", what->topic, what->key};
+        for (unsigned i = 0; i < 3; i++) rp_buf_put(&hub->mem, buf, parts[i], strlen(parts[i]) + (i < 2));
+        head.key_size = rp_buf_size(buf) - head.fields_size;
+    }
+    head.ticket = ticket;
+    return rp_letter_add(r, &head, buf) ? RTPUSH_OK : RTPUSH_E_MEMORY;
+}
+
+// What nodes say to each other; nobody waits for it.
+static int rp_redis_tell(rp_redis *r, const char *kind, const char *topic, rtpush_slice data) {
+    rp_letter head;
+    rp_buf buf;
+    memset(&head, 0, sizeof head);
+    memset(&buf, 0, sizeof buf);
+    rp_letter_field(r, &buf, &head, "k", rp_slice_of(kind));
+    rp_letter_field(r, &buf, &head, "t", rp_slice_of(topic));
+    rp_letter_field(r, &buf, &head, "d", data);
+    head.fields_size = rp_buf_size(&buf);
+    bool is_added = rp_letter_add(r, &head, &buf) != NULL;
+    rp_buf_free(&r->hub->mem, &buf);
+    return is_added ? RTPUSH_OK : RTPUSH_E_MEMORY;
+}
+
+static int rp_redis_announce(rtpush_hub *hub, const char *topic, rtpush_slice changes) {
+    return rp_redis_tell((rp_redis *)hub->desc.bus->user, "p", topic, changes);
+}
+
+// Whoever published it is told; the letter stays while an answer may come to it.
+static void rp_letter_end(rp_redis *r, rp_letter *letter, uint64_t seq, int code) {
+    if (letter->is_over) return;
+    letter->is_over = true;
+    if (letter->ticket) rp_publish_end(r->hub, letter->ticket, seq, code);
+}
+
+static void rp_letter_answered(rp_redis *r, rp_letter *letter, rtpush_slice reply) {
+    uint64_t seq = 0;
+    rtpush_slice rest = reply;
+    if (rp_redis_is_error(r, reply)) return; // it is asked again, or its time is over
+    bool is_done = rp_slice_number(rp_resp_text(&rest), &seq) && seq;
+    letter->is_sent = false;
+    if (!is_done && !letter->is_over && letter->ticket) { letter->is_sent = true; return; } // done before: its entry tells
+    rp_letter_end(r, letter, seq, RTPUSH_OK);
+    rp_letter_free(r, letter);
+    rp_bus_set_why(r->hub, "redis", NULL);
+}
+
+static void rp_letter_send(rp_redis *r, rp_letter *letter) {
+    rp_mem *mem = &r->hub->mem;
+    rp_buf *out = rp_redis_run(r, RP_SCRIPT_APPEND, 4 + (letter->key_size > 0), 5 + letter->fields, rp_letter_answered, letter);
+    const char *bytes = rp_letter_bytes(letter);
+    static const char *const keys[] = {"log", "seq", "epoch", "done"};
+    for (unsigned i = 0; i < RP_COUNT(keys); i++) rp_redis_key(r, out, keys[i]);
+    if (letter->key_size) {
+        rp_buf key;
+        memset(&key, 0, sizeof key);
+        rp_buf_text(mem, &key, "{");
+        rp_buf_text(mem, &key, r->desc.log);
+        rp_buf_text(mem, &key, "}:key:");
+        rp_buf_put(mem, &key, bytes + letter->fields_size, letter->key_size);
+        rp_resp_bulk(mem, out, rp_buf_slice(&key));
+        out->is_broken |= key.is_broken;
+        rp_buf_free(mem, &key);
+    }
+    rp_resp_word(mem, out, r->epoch);
+    rp_resp_word(mem, out, r->life);
+    rp_resp_decimal(mem, out, letter->number);
+    rp_resp_decimal(mem, out, (uint64_t)r->desc.stream_max);
+    rp_resp_decimal(mem, out, (uint64_t)r->hub->desc.keys_ms);
+    rp_buf_put(mem, out, bytes, letter->fields_size);
+    letter->is_sent = true;
+}
+
+// Those that waited too long are refused; one that was sent may have been done, and its key would say so.
+static void rp_letters_expire(rp_redis *r) {
+    for (rp_letter *letter = r->letters, *next; letter; letter = next) {
+        next = letter->next;
+        if (letter->is_over || r->hub->wheel.now < letter->began + (uint64_t)r->desc.queue_ms) continue;
+        if (!letter->ticket) { letter->began = r->hub->wheel.now; continue; } // what nodes tell each other keeps its place
+        rp_bus_set_why(r->hub, "redis", r->phase == RP_REDIS_LIVE ? "redis: it does not answer" : r->why);
+        rp_letter_end(r, letter, 0, RTPUSH_E_UNAVAILABLE);
+        if (!letter->is_sent) rp_letter_free(r, letter);
+    }
+}
+
+static void rp_redis_turn(void *user, rtpush_hub *hub) {
+    rp_redis *r = (rp_redis *)user;
+    (void)hub;
+    for (rp_letter *letter = r->letters; letter && r->phase == RP_REDIS_LIVE; letter = letter->next)
+        if (!letter->is_sent && !letter->is_over) rp_letter_send(r, letter);
+    rp_redis_arm(r);
+}
+
+// --- entries: what has come into the log ---
+
+typedef struct rp_entry_read {
+    uint64_t seq;
+    rtpush_slice epoch, origin, wall, kind, topic, event, data;
+} rp_entry_read;
+
+static bool rp_stream_read(rp_entry_read *e, rtpush_slice reply) {
+    rp_resp item;
+    memset(e, 0, sizeof *e);
+    if (!rp_resp_next(&reply, &item) || item.children != 2 || !rp_resp_next(&reply, &item)) return false;
+    rtpush_slice id = item.text, seq;
+    rp_slice_next(&id, '-', &seq);
+    if (!rp_slice_number(seq, &e->seq) || !e->seq || e->seq >= (UINT64_C(1) << 53) || !id.data || !rp_slice_equals(id, "0")) return false;
+    if (!rp_resp_next(&reply, &item) || item.children % 2) return false;
+    for (uint64_t left = item.children; left; left -= 2) {
+        rtpush_slice name = rp_resp_text(&reply), value = rp_resp_text(&reply);
+        rtpush_slice *to = name.size != 1 ? NULL : *name.data == 'e' ? &e->epoch : *name.data == 'n' ? &e->origin : *name.data == 'w' ? &e->wall
+                         : *name.data == 'k' ? &e->kind : *name.data == 't' ? &e->topic : *name.data == 'v' ? &e->event : *name.data == 'd' ? &e->data : NULL;
+        if (to) *to = value;
+    }
+    return e->kind.size == 1 && e->topic.size <= RP_TOPIC_MAX && e->event.size <= RP_TOPIC_MAX && e->origin.size;
+}
+
+// What is no message has its seq, too.
+static void rp_stream_pass(rtpush_hub *hub, uint64_t seq) { hub->log.head = RP_MAX(hub->log.head, seq); }
+
+static int rp_stream_deliver(rp_redis *r, const rp_entry_read *e, const char *topic, char kind, bool is_ephemeral) {
+    rtpush_hub *hub = r->hub;
+    rtpush_message m;
+    char event[RP_TOPIC_MAX + 1];
+    uint64_t wall;
+    const char *known = strchr(rp_kind_letters + 1, kind);
+    memcpy(event, e->event.data ? e->event.data : "", e->event.size);
+    event[e->event.size] = 0;
+    memset(&m, 0, sizeof m);
+    m.topic = topic;
+    m.event = event;
+    m.data = e->data.data ? e->data.data : "";
+    m.size = e->data.size;
+    m.kind = known ? (int)(known - rp_kind_letters) : -1;
+    m.ephemeral = is_ephemeral;
+    m.seq = e->seq;
+    if (r->is_loading && rp_slice_number(e->wall, &wall)) m.time_ms = (int64_t)RP_MIN(wall, (uint64_t)INT64_MAX); // what comes now is of now
+    bool is_past = is_ephemeral && r->is_loading;
+    int code = is_past ? RTPUSH_OK : rtpush_bus_deliver(hub, &m);
+    if (code && code != RTPUSH_E_MEMORY) rp_hub_log(hub, "redis: entry %" PRIu64 " of the stream: %s", e->seq, rtpush_strerror(code));
+    return code;
+}
+
+// The letter of ours that this entry is, if somebody still waits for it.
+static void rp_stream_own(rp_redis *r, const rp_entry_read *e) {
+    size_t size = strlen(r->life);
+    uint64_t number;
+    if (e->origin.size <= size + 1 || memcmp(e->origin.data, r->life, size) || e->origin.data[size] != ':') return;
+    if (!rp_slice_number(rp_slice_from(e->origin, size + 1), &number)) return;
+    for (rp_letter *letter = r->letters; letter && letter->number <= number; letter = letter->next)
+        if (letter->number == number) { rp_letter_end(r, letter, e->seq, RTPUSH_OK); return; } // freed by its answer, or a loss
+}
+
+// What an entry means. RTPUSH_E_MEMORY: again, later.
+static int rp_stream_apply(rp_redis *r, const rp_entry_read *e) {
+    rtpush_hub *hub = r->hub;
+    char topic[RP_TOPIC_MAX + 1], life[RP_NODE_MAX + 20];
+    char kind = *e->kind.data;
+    bool is_ephemeral = kind >= 'A' && kind <= 'Z';
+    const char *colon = (const char *)memchr(e->origin.data, ':', e->origin.size);
+    int code = RTPUSH_OK;
+    memcpy(topic, e->topic.data ? e->topic.data : "", e->topic.size);
+    topic[e->topic.size] = 0;
+    // a life is node:random, so the number is behind the second colon
+    const char *second = colon ? (const char *)memchr(colon + 1, ':', e->origin.size - (size_t)(colon + 1 - e->origin.data)) : NULL;
+    snprintf(life, sizeof life, "%.*s", second ? (int)RP_MIN((size_t)(second - e->origin.data), sizeof life - 1) : 0, e->origin.data);
+    if (kind == 'c') rtpush_bus_clear(hub, topic, e->seq);
+    else if (kind == 'p' && !r->is_loading) code = rp_registry_change(hub, life, topic, e->data, e->seq);
+    else if (kind == 'x' && !r->is_loading) code = rp_registry_drop(hub, e->data, topic, e->seq);
+    else if (kind == 'h') rp_registry_hello(hub, life);
+    else if (kind != 'p' && kind != 'x') code = rp_stream_deliver(r, e, topic, rp_lower(kind), is_ephemeral);
+    if (code == RTPUSH_E_MEMORY) return code;
+    rp_stream_pass(hub, e->seq);
+    rp_stream_own(r, e);
+    return RTPUSH_OK;
+}
+
+// The log is another one, or begins behind what we have: all who read hear of it, and the nodes tell each other anew who is there.
+static void rp_stream_restart(rp_redis *r, uint64_t floor) {
+    rp_registry_forget(r->hub);
+    r->has_said_hello = false;
+    rtpush_bus_start(r->hub, r->epoch, floor);
+    r->is_started = true;
+}
+
+// false: the connections were given up.
+static bool rp_stream_take(rp_redis *r, rtpush_slice reply) {
+    rtpush_hub *hub = r->hub;
+    rp_entry_read e;
+    if (!rp_stream_read(&e, reply)) { rp_redis_lose(r, "an entry of the stream is not what it should be"); return false; }
+    if (r->is_started && e.seq <= hub->log.head) return true; // seen before
+    if (!rp_slice_equals(e.epoch, r->epoch)) { r->failures = 0; rp_redis_lose(r, "the log is another one"); return false; }
+    if (!r->is_started || e.seq != hub->log.head + 1) {
+        if (r->is_started) rp_hub_log(hub, "redis: the stream has lost what is before %" PRIu64 ", we were at %" PRIu64, e.seq, hub->log.head);
+        rp_stream_restart(r, e.seq - 1);
+    }
+    if (rp_stream_apply(r, &e)) { rp_redis_lose(r, "out of memory"); return false; }
+    snprintf(r->mark, sizeof r->mark, "%.*s", (int)RP_MIN(e.origin.size, sizeof r->mark - 1), e.origin.data);
+    r->marked = e.seq;
+    return true;
+}
+
+// --- following ---
+
+static void rp_stream_live(rp_redis *r) {
+    bool was_first = r->is_first;
+    if (!r->is_started) rp_stream_restart(r, r->counter); // the stream is empty
+    r->is_loading = r->is_first = false;
+    r->failures = 0;
+    r->phase = RP_REDIS_LIVE;
+    if (was_first) r->hub->is_loading = false;
+    else rp_hub_log(r->hub, "redis %s: here again", r->to.url->host);
+    if (!r->has_said_hello) r->has_said_hello = rp_redis_tell(r, "h", "", rp_slice("", 0)) == RTPUSH_OK;
+    rtpush_bus_wake(r->hub);
+}
+
+// Asks for what comes next: a page of what is there, or what will be.
+static void rp_stream_ask(rp_redis *r) {
+    rp_mem *mem = &r->hub->mem;
+    rp_buf *out = rp_link_out(r->hub, r->following.link);
+    char id[32];
+    r->page = 0;
+    r->following.due = r->hub->wheel.now + RP_FOLLOW_MS + RP_REDIS_ANSWER_MS;
+    rp_resp_count(mem, out, r->is_loading ? 6 : 8);
+    rp_resp_word(mem, out, r->is_loading ? "XRANGE" : "XREAD");
+    if (r->is_loading) {
+        snprintf(id, sizeof id, "%" PRIu64 "-1", r->is_started ? r->hub->log.head : 0); // behind `head-0`
+        rp_redis_key(r, out, "log");
+        rp_resp_word(mem, out, id);
+        rp_resp_word(mem, out, "+");
+        rp_resp_word(mem, out, "COUNT");
+        rp_resp_decimal(mem, out, RP_LOAD_COUNT);
+    } else {
+        snprintf(id, sizeof id, "%" PRIu64 "-0", r->hub->log.head);
+        rp_resp_word(mem, out, "BLOCK");
+        rp_resp_decimal(mem, out, RP_FOLLOW_MS);
+        rp_resp_word(mem, out, "COUNT");
+        rp_resp_decimal(mem, out, RP_FOLLOW_COUNT);
+        rp_resp_word(mem, out, "STREAMS");
+        rp_redis_key(r, out, "log");
+        rp_resp_word(mem, out, id);
+    }
+    rp_redis_arm(r);
+}
+
+// All entries of an answer are taken.
+static void rp_stream_answered(rp_redis *r) {
+    if (r->is_loading && r->page < RP_LOAD_COUNT) rp_stream_live(r);
+    if (r->phase == RP_REDIS_LOAD || r->phase == RP_REDIS_LIVE) rp_stream_ask(r);
+}
+
+// What is around the entries: [[name, [entries]]] of XREAD, [entries] of XRANGE, or nothing. 0: it is not all there.
+static ptrdiff_t rp_stream_frame(rp_redis *r, rtpush_slice in) {
+    rp_resp item;
+    rtpush_slice rest = in;
+    for (unsigned step = r->is_loading ? 3 : 0; step < 4; step++) {
+        ptrdiff_t n = rp_resp_item(&item, rest.data, rest.size, rp_redis_size_max(r));
+        if (n <= 0) return n;
+        if (item.type == '-' || item.type == '!') { rp_redis_is_error(r, in); return -1; }
+        rest = rp_slice_from(rest, (size_t)n);
+        if (item.is_null && !step) break; // nothing came in time
+        if (step == 2 ? item.type != '$' : item.type != '*' || (step == 0 && item.children != 1) || (step == 1 && item.children != 2)) return -1;
+    }
+    r->entries_left = r->page = item.is_null ? 0 : item.children;
+    if (!r->entries_left) rp_stream_answered(r);
+    return (ptrdiff_t)(in.size - rest.size);
+}
+
+// One step with what has come. What was taken; 0: more is needed; -1: the connections were, or are to be, given up.
+static ptrdiff_t rp_stream_step(rp_redis *r, rtpush_slice in) {
+    if (!r->greetings && !r->entries_left) return rp_stream_frame(r, in);
+    ptrdiff_t n = rp_resp_whole(&r->following.scan, in.data, in.size, rp_redis_size_max(r));
+    if (n <= 0) return n;
+    in.size = (size_t)n;
+    if (r->greetings) {
+        if (rp_redis_is_error(r, in)) return -1;
+        if (--r->greetings) return n;
+        if (!r->is_loading) rp_stream_live(r);
+        rp_stream_ask(r);
+        return n;
+    }
+    if (!rp_stream_take(r, in)) return -1;
+    if (!--r->entries_left) rp_stream_answered(r);
+    return n;
+}
+
+static void rp_stream_input(rtpush_hub *hub, rp_link *l) {
+    rp_redis *r = (rp_redis *)l->user;
+    r->following.due = hub->wheel.now + RP_FOLLOW_MS + RP_REDIS_ANSWER_MS;
+    while (l->phase == RP_LINK_OPEN && rp_buf_size(&l->in)) {
+        ptrdiff_t n = rp_stream_step(r, rp_buf_slice(&l->in));
+        if (n < 0) rp_redis_lose(r, "its answer to XREAD is not what it should be");
+        if (n <= 0) return;
+        l->in.start += (size_t)n;
+    }
+}
+
+static void rp_stream_opened(rtpush_hub *hub, rp_link *l) {
+    rp_redis *r = (rp_redis *)l->user;
+    r->greetings = rp_redis_greet(r, l);
+    r->entries_left = 0;
+    r->following.due = hub->wheel.now + RP_REDIS_ANSWER_MS;
+    rp_redis_arm(r);
+}
+
+static const rp_link_owner rp_stream_links = {rp_stream_opened, rp_stream_input, rp_redis_lost};
+
+static void rp_stream_follow(rp_redis *r) {
+    rp_line_close(r, &r->following);
+    r->phase = RP_REDIS_LOAD;
+    r->following.due = r->hub->wheel.now + RP_REDIS_ANSWER_MS;
+    r->following.link = rp_link_open(r->hub, &rp_stream_links, r, &r->to);
+    if (!r->following.link) rp_redis_lose(r, "out of memory");
+    else rp_redis_arm(r);
+}
+
+#endif // RP_REDIS
+
+// ============================================================================
+// >>join  a node joins those at a Redis, is counted, and leaves  (uses: stream, redis, registry)
+// ============================================================================
+#ifdef RP_REDIS
+
+static const char *const rp_redis_scripts[RP_SCRIPTS] = {rp_script_join, rp_script_append, rp_script_beat};
+
+static void rp_redis_joined(rp_redis *r, rp_letter *letter, rtpush_slice reply) {
+    rp_resp item;
+    uint64_t counter;
+    (void)letter;
+    if (rp_redis_is_error(r, reply)) return;
+    rp_resp_next(&reply, &item);
+    rtpush_slice status = rp_resp_text(&reply), epoch = rp_resp_text(&reply), count = rp_resp_text(&reply);
+    r->is_taken = rp_slice_equals(status, "taken");
+    snprintf(r->taker, sizeof r->taker, "%.*s", r->is_taken ? (int)RP_MIN(epoch.size, sizeof r->taker - 1) : 0, epoch.data);
+    r->beat_at = r->hub->wheel.now + RP_SETTLE_MS; // asked again
+    if (!rp_slice_equals(status, "ok")) return;
+    if (epoch.size != 8 || !rp_slice_number(count, &counter)) { rp_redis_lose(r, "its scripts answer strangely"); return; }
+    r->beat_at = r->hub->wheel.now + RP_BEAT_MS;
+    r->counter = counter;
+    r->is_loading = !r->is_started || !rp_slice_equals(epoch, r->epoch);
+    if (r->is_loading) r->is_started = false;
+    memcpy(r->epoch, epoch.data, 8);
+    rp_stream_follow(r);
+}
+
+static void rp_redis_join(rp_redis *r) {
+    rtpush_hub *hub = r->hub;
+    rp_mem *mem = &hub->mem;
+    static const char *const keys[] = {"log", "seq", "epoch", "nodes", "run", "need"};
+    char fresh[9] = "";
+    rp_buf *out = rp_redis_run(r, RP_SCRIPT_JOIN, RP_COUNT(keys), 8, rp_redis_joined, NULL);
+    if (!rp_hub_random_epoch(hub, fresh)) out->is_broken = true;
+    for (unsigned i = 0; i < RP_COUNT(keys); i++) rp_redis_key(r, out, keys[i]);
+    rp_resp_word(mem, out, r->desc.node);
+    rp_resp_word(mem, out, r->life);
+    rp_resp_word(mem, out, r->is_started ? r->epoch : "");
+    rp_resp_decimal(mem, out, r->is_started ? hub->log.head : 0);
+    rp_resp_word(mem, out, r->is_started && r->marked == hub->log.head ? r->mark : "");
+    rp_resp_word(mem, out, fresh);
+    rp_resp_word(mem, out, r->run);
+    rp_resp_word(mem, out, r->is_forced ? "1" : "0");
+    r->phase = RP_REDIS_JOIN;
+    r->beat_at = UINT64_MAX;
+}
+
+// Where the text begins in it; NULL: nowhere.
+static const char *rp_slice_find(rtpush_slice s, const char *text) {
+    size_t size = strlen(text);
+    for (size_t i = 0; i + size <= s.size; i++)
+        if (s.data[i] == *text && !memcmp(s.data + i, text, size)) return s.data + i;
+    return NULL;
+}
+
+// Does a life of our name that was counted still have a connection? If not, it was killed, and the name is free.
+static void rp_redis_listed(rp_redis *r, rp_letter *letter, rtpush_slice reply) {
+    rp_resp item;
+    char name[RP_NODE_MAX + 180];
+    (void)letter;
+    rp_resp_next(&reply, &item);
+    snprintf(name, sizeof name, " name=rtpush:%s:%s ", r->desc.log, r->taker);
+    bool is_known = item.type == '$' || item.type == '=';
+    bool is_there = is_known && rp_slice_find(item.text, name) != NULL;
+    r->is_taken = false;
+    r->is_forced = is_known && !is_there;
+    r->beat_at = r->hub->wheel.now + (r->is_forced ? 0 : 1000);
+    if (!is_there) return;
+    rp_hub_log(r->hub, "redis: another node is called %s", r->desc.node);
+    if (r->is_first) r->hub->load_code = RTPUSH_E_IN_USE;
+}
+
+static void rp_redis_list(rp_redis *r) {
+    static const char *const words[] = {"CLIENT", "LIST"};
+    rp_redis_words(r, rp_redis_ask(r, 2, rp_redis_listed, NULL), words, 2);
+    r->beat_at = UINT64_MAX;
+}
+
+// Something else leads now, or was there for a while: what the log is has to be settled again.
+static void rp_redis_join_again(rp_redis *r) {
+    rp_line_close(r, &r->following);
+    r->phase = RP_REDIS_JOIN;
+    r->beat_at = r->hub->wheel.now;
+}
+
+static int rp_redis_bury(rtpush_hub *hub, const char *life, const char *topic) {
+    return rp_redis_tell((rp_redis *)hub->desc.bus->user, "x", topic, rp_slice_of(life));
+}
+
+static bool rp_slice_is_less(rtpush_slice a, rtpush_slice b) {
+    int order = memcmp(a.data, b.data, RP_MIN(a.size, b.size));
+    return order < 0 || (!order && a.size < b.size);
+}
+
+static void rp_redis_counted(rp_redis *r, rp_letter *letter, rtpush_slice reply) {
+    rp_resp item;
+    uint64_t seq = 0;
+    bool is_least = true, is_ours = true;
+    (void)letter;
+    if (rp_redis_is_error(r, reply) || r->phase != RP_REDIS_LIVE) return;
+    rp_resp_next(&reply, &item);
+    uint64_t pairs = item.children > 2 ? (item.children - 2) / 2 : 0;
+    rtpush_slice epoch = rp_resp_text(&reply), count = rp_resp_text(&reply);
+    if (!rp_slice_equals(epoch, r->epoch) || !rp_slice_number(count, &seq) || seq < r->hub->log.head) { rp_redis_join_again(r); return; }
+    rp_registry_count(r->hub);
+    while (pairs--) {
+        rtpush_slice node = rp_resp_text(&reply), life = rp_resp_text(&reply);
+        rp_registry_counted(r->hub, life);
+        if (rp_slice_equals(node, r->desc.node)) is_ours = rp_slice_equals(life, r->life);
+        else if (rp_slice_is_less(node, rp_slice_of(r->desc.node))) is_least = false;
+    }
+    if (!is_ours) { r->is_forced = false; rp_redis_lose(r, "another node has our name"); return; }
+    if (is_least) rp_registry_bury(r->hub, rp_redis_bury); // one of us is enough, and more do no harm
+}
+
+static void rp_redis_beat(rp_redis *r) {
+    static const char *const keys[] = {"seq", "epoch", "nodes", "done"};
+    rp_buf *out = rp_redis_run(r, RP_SCRIPT_BEAT, RP_COUNT(keys), 2, rp_redis_counted, NULL);
+    for (unsigned i = 0; i < RP_COUNT(keys); i++) rp_redis_key(r, out, keys[i]);
+    rp_resp_word(&r->hub->mem, out, r->desc.node);
+    rp_resp_word(&r->hub->mem, out, r->life);
+    r->beat_at = r->hub->wheel.now + RP_BEAT_MS;
+}
+
+// --- the connection's first words ---
+
+static void rp_redis_informed(rp_redis *r, rp_letter *letter, rtpush_slice reply) {
+    static const char word[] = "run_id:";
+    rp_resp item;
+    (void)letter;
+    if (rp_redis_is_error(r, reply)) return;
+    rp_resp_next(&reply, &item);
+    const char *at = rp_slice_find(item.text, word);
+    size_t left = at ? item.text.size - (size_t)(at - item.text.data) - sizeof word + 1 : 0, size = 0;
+    while (size < left && size < sizeof r->run - 1 && rp_hex_digit(at[sizeof word - 1 + size]) >= 0) size++;
+    memcpy(r->run, size ? at + sizeof word - 1 : "-", size ? size : 1);
+    r->run[size ? size : 1] = 0;
+    rp_redis_join(r);
+}
+
+static void rp_redis_loaded_script(rp_redis *r, rp_letter *letter, rtpush_slice reply) {
+    (void)letter;
+    if (rp_redis_is_error(r, reply)) return;
+    rtpush_slice sha = rp_resp_text(&reply);
+    if (sha.size != 40 || r->sha_count == RP_SCRIPTS) { rp_redis_lose(r, "it does not load scripts"); return; }
+    memcpy(r->shas[r->sha_count++], sha.data, 40);
+}
+
+static void rp_redis_say_hello(rp_redis *r) {
+    static const char *const info[] = {"INFO", "server"};
+    r->phase = RP_REDIS_GREET;
+    r->sha_count = 0;
+    for (uint32_t left = rp_redis_greet(r, r->asking.link); left; left--) rp_ask_push(r, rp_redis_fine, NULL);
+    for (unsigned i = 0; i < RP_SCRIPTS; i++) {
+        const char *load[3] = {"SCRIPT", "LOAD", rp_redis_scripts[i]};
+        rp_redis_words(r, rp_redis_ask(r, 3, rp_redis_loaded_script, NULL), load, 3);
+    }
+    rp_redis_words(r, rp_redis_ask(r, 2, rp_redis_informed, NULL), info, 2);
+}
+
+// A sentinel says where the master is.
+static void rp_redis_told_master(rp_redis *r, rp_letter *letter, rtpush_slice reply) {
+    rp_resp item;
+    char text[300];
+    (void)letter;
+    if (rp_redis_is_error(r, reply)) return;
+    rp_resp_next(&reply, &item);
+    rtpush_slice host = rp_resp_text(&reply), port = rp_resp_text(&reply);
+    bool is_v6 = memchr(host.data, ':', host.size) != NULL;
+    snprintf(text, sizeof text, is_v6 ? "[%.*s]:%.*s" : "%.*s:%.*s", (int)RP_MIN(host.size, (size_t)200), host.data, (int)RP_MIN(port.size, (size_t)8), port.data);
+    rp_url url = *r->to.url;
+    if (item.children != 2 || !rp_url_authority(&url, text)) { rp_redis_lose(r, "the sentinel knows no such master"); return; }
+    r->moved = url;
+    r->has_moved = true;
+    rp_line_close(r, &r->asking);
+    r->phase = RP_REDIS_AWAY;
+    r->retry_at = r->hub->wheel.now;
+    rp_redis_arm(r);
+}
+
+static void rp_redis_opened(rtpush_hub *hub, rp_link *l) {
+    rp_redis *r = (rp_redis *)l->user;
+    const char *words[3] = {"SENTINEL", "get-master-addr-by-name", r->master};
+    (void)hub;
+    r->asking.due = UINT64_MAX;
+    if (!*r->master || r->has_moved) { rp_redis_say_hello(r); return; }
+    r->phase = RP_REDIS_SENTINEL;
+    rp_redis_words(r, rp_redis_ask(r, 3, rp_redis_told_master, NULL), words, 3);
+}
+
+static const rp_link_owner rp_redis_links = {rp_redis_opened, rp_redis_answers, rp_redis_lost};
+
+static void rp_redis_connect(rp_redis *r) {
+    r->to.url = r->has_moved ? &r->moved : &r->urls[r->url_at];
+    r->phase = RP_REDIS_GREET;
+    r->asking.due = r->hub->wheel.now + RP_REDIS_ANSWER_MS;
+    r->asking.link = rp_link_open(r->hub, &rp_redis_links, r, &r->to);
+    if (!r->asking.link) rp_redis_lose(r, "out of memory");
+}
+
+static void rp_redis_fire(rtpush_hub *hub, rp_timer *timer) {
+    rp_redis *r = RP_OWNER(rp_redis, timer, timer);
+    uint64_t now = hub->wheel.now;
+    rp_letters_expire(r);
+    if (now >= RP_MIN(r->asking.due, r->following.due)) rp_redis_lose(r, "it does not answer");
+    if (r->phase == RP_REDIS_AWAY && now >= r->retry_at) rp_redis_connect(r);
+    else if (r->phase == RP_REDIS_JOIN && now >= r->beat_at && r->is_taken) rp_redis_list(r);
+    else if (r->phase == RP_REDIS_JOIN && now >= r->beat_at) rp_redis_join(r);
+    else if (r->phase == RP_REDIS_LIVE && now >= r->beat_at) rp_redis_beat(r);
+    rp_redis_arm(r);
+}
+
+// --- the bus ---
+
+static bool rp_redis_is_node(const char *name) {
+    size_t size = strlen(name);
+    for (size_t i = 0; i < size; i++)
+        if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", name[i])) return false;
+    return size > 0 && size <= RP_NODE_MAX;
+}
+
+static int rp_redis_open(void *user, rtpush_hub *hub) {
+    rp_redis *r = (rp_redis *)user;
+    unsigned char random[8];
+    char hex[17];
+    if (r->hub) return RTPUSH_E_STATE; // of one hub
+    r->hub = hub;
+    if (!rp_redis_take_url(r, r->url)) return rp_hub_error(hub, RTPUSH_E_URL, "redis://[USER:PASS@]HOST[:PORT][/DB], rediss, unix:PATH, redis+sentinel://HOST,HOST/MASTER");
+    if (!rp_dial_prepare(hub)) return RTPUSH_E_MEMORY;
+    if (hub->sys.random(hub->sys.user, random, sizeof random)) return RTPUSH_E_SYSTEM;
+    for (unsigned i = 0; i < 8; i++) snprintf(hex + 2 * i, 3, "%02x", random[i]);
+    if (!*r->node) snprintf(r->node, sizeof r->node, "node-%.8s", hex);
+    r->desc.node = r->node;
+    if (!rp_redis_is_node(r->desc.node) || !rp_redis_is_node(r->desc.log)) return rp_hub_error(hub, RTPUSH_E_ARGUMENT, "node and log: 1 to 64 of A-Z a-z 0-9 . _ -");
+    snprintf(r->life, sizeof r->life, "%s:%s", r->desc.node, hex);
+    r->to.trust.ca = r->desc.ca;
+    r->to.trust.insecure = r->desc.insecure;
+    r->is_first = hub->is_loading = true;
+    r->first_until = hub->wheel.now + (uint64_t)r->desc.start_ms;
+    r->retry_at = hub->wheel.now;
+    r->to.url = &r->urls[0];
+    int code = rp_registry_open(hub, r->life, rp_redis_announce);
+    if (!code) rp_redis_connect(r);
+    rp_redis_arm(r);
+    return code;
+}
+
+// A node that goes says so: nobody waits for it.
+static void rp_redis_goodbye(rp_redis *r) {
+    rp_buf *out = rp_redis_ask(r, 3, rp_redis_fine, NULL);
+    rp_resp_word(&r->hub->mem, out, "HDEL");
+    rp_redis_key(r, out, "nodes");
+    rp_resp_word(&r->hub->mem, out, r->desc.node);
+}
+
+static void rp_redis_close(void *user, rtpush_hub *hub) {
+    rp_redis *r = (rp_redis *)user;
+    if (hub && r->hub) {
+        if (r->phase == RP_REDIS_LIVE) rp_redis_goodbye(r);
+        r->phase = RP_REDIS_OVER;
+        rp_line_close(r, &r->asking);
+        rp_line_close(r, &r->following);
+        rp_timer_stop(&hub->wheel, &r->timer);
+        while (r->letters) rp_letter_free(r, r->letters);
+        rp_mem_free(&hub->mem, r->asks);
+        rp_tls_trust_free(&r->to.trust);
+        if (hub->dials) rp_dial_reap(hub);
+    }
+    RTPUSH_FREE(r);
+}
+
+RTPUSH_DEF const rtpush_bus *rtpush_redis(const char *url, const rtpush_redis_desc *desc) {
+    size_t ca = desc && desc->ca ? strlen(desc->ca) + 1 : 0, size = strlen(url) + 1;
+    rp_redis *r = (rp_redis *)RTPUSH_REALLOC(NULL, sizeof *r + size + ca);
+    if (!r) return NULL;
+    memset(r, 0, sizeof *r);
+    if (desc) r->desc = *desc;
+    memcpy(r->url, url, size);
+    if (ca) r->desc.ca = (const char *)memcpy(r->url + size, desc->ca, ca);
+    snprintf(r->log, sizeof r->log, "%s", desc && desc->log ? desc->log : "rtpush");
+    snprintf(r->node, sizeof r->node, "%s", desc && desc->node ? desc->node : "");
+    r->desc.log = r->log;
+    if (!r->desc.stream_max) r->desc.stream_max = 100000;
+    if (!r->desc.queue_bytes) r->desc.queue_bytes = 4194304;
+    if (!r->desc.queue_ms) r->desc.queue_ms = 5000;
+    if (!r->desc.start_ms) r->desc.start_ms = 15000;
+    r->letters_end = &r->letters;
+    r->asking.due = r->following.due = UINT64_MAX;
+    r->timer.fire = rp_redis_fire;
+    r->bus.name = "redis";
+    r->bus.open = rp_redis_open;
+    r->bus.append = rp_redis_append;
+    r->bus.turn = rp_redis_turn;
+    r->bus.close = rp_redis_close;
+    r->bus.user = r;
+    return &r->bus;
+}
+#endif // RP_REDIS
+
+// ============================================================================
 // >>server  listeners, one turn of the loop, drain  (uses: clock)
 //
 //     wait -> timers -> what is ready -> input that waited -> posted calls -> flush -> reap
@@ -13726,7 +15243,7 @@ static void rp_listeners_close(rtpush_hub *hub) {
 static void rp_server_ready(rtpush_hub *hub, const rtpush_event *event) {
     rp_server *server = hub->server;
     if (event->tag == RP_TAG_WAKE) { rp_wake_clear(&server->wake); return; }
-#ifdef RP_CLIENT
+#ifdef RP_DIAL
     if (event->tag & RP_TAG_LINK) { rp_dial_ready(hub, event); return; }
 #endif
     if (event->tag < server->listener_count) {
@@ -13744,6 +15261,20 @@ static void rp_server_ready(rtpush_hub *hub, const rtpush_event *event) {
     if (((event->ready & RTPUSH_READ) || is_shaking) && (c->want & RTPUSH_READ)) rp_input_receive(hub, c);
 }
 
+// What is to be sent to servers elsewhere goes, what is over is freed.
+static void rp_server_end_dials(rtpush_hub *hub) {
+#ifdef RP_DIAL
+    if (!hub->dials) return;
+    rp_dial_flush(hub);
+#ifdef RP_CLIENT
+    rp_client_reap(hub); // before the links: a client closes its own
+#endif
+    rp_dial_reap(hub);
+#else
+    (void)hub;
+#endif
+}
+
 // After the handlers: everyone gets what is new, the dead are buried.
 static void rp_server_end_turn(rtpush_hub *hub) {
     if (hub->bus_is_due) {
@@ -13754,9 +15285,7 @@ static void rp_server_end_turn(rtpush_hub *hub) {
     rp_server_forget_answer(hub);
     rp_people_reap(hub);
     rp_server_reap(hub);
-#ifdef RP_CLIENT
-    rp_client_end_turn(hub);
-#endif
+    rp_server_end_dials(hub);
 }
 
 static bool rp_server_has_work(rtpush_hub *hub) {
@@ -13765,10 +15294,21 @@ static bool rp_server_has_work(rtpush_hub *hub) {
     rp_server_lock(server);
     is_posted = server->posted != NULL;
     rp_server_unlock(server);
+#ifdef RP_DIAL
+    is_posted |= rp_dial_has_work(hub);
+#endif
 #ifdef RP_CLIENT
-    is_posted |= rp_client_has_work(hub);
+    is_posted |= hub->dials && hub->dials->dead_clients;
 #endif
     return is_posted || hub->bus_is_due || server->resume || server->dead || hub->people->ending || rp_hub_has_work(hub) || RP_ATOMIC_READ(&server->is_stopped);
+}
+
+// Milliseconds until there is something to do; 0 now, -1 never.
+static int rp_server_timeout(rtpush_hub *hub) {
+    if (rp_server_has_work(hub)) return 0;
+    uint64_t next = rp_wheel_next(&hub->wheel), now = hub->sys.now_ms(hub->sys.user);
+    if (next == UINT64_MAX) return -1;
+    return next <= now ? 0 : (int)RP_MIN(next - now, (uint64_t)INT32_MAX);
 }
 
 static void rp_server_turn(rtpush_hub *hub, int timeout_ms) {
@@ -13933,11 +15473,13 @@ static void rp_hub_free(rtpush_hub *hub) {
     if (hub->server) rp_hub_dismiss(hub);
     if (hub->desc.bus && hub->desc.bus->close) hub->desc.bus->close(hub->desc.bus->user, hub);
     rp_outbox_free(hub);
+    rp_registry_free(hub);
+    hub->announce = NULL;
     rp_people_free(hub);
     rp_log_free(&hub->log);
     rp_names_free(hub);
     rp_buf_free(&hub->mem, &hub->text);
-#ifdef RP_CLIENT
+#ifdef RP_DIAL
     rp_dial_free(hub);
 #endif
     rp_tls_kit_free(hub->tls);
@@ -14013,15 +15555,6 @@ static bool rp_hub_take_desc(rtpush_hub *hub, const rtpush_desc *desc) {
     return !failed;
 }
 
-// A new epoch: 8 of [a-z0-9].
-static bool rp_hub_new_epoch(rtpush_hub *hub) {
-    static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789";
-    unsigned char bytes[8];
-    if (hub->sys.random(hub->sys.user, bytes, sizeof bytes)) return false;
-    for (unsigned i = 0; i < 8; i++) hub->log.epoch[i] = letters[bytes[i] % 36];
-    return true;
-}
-
 static int rp_server_open(rtpush_hub *hub) {
     rp_mem *mem = &hub->mem;
     const rtpush_desc *d = &hub->desc;
@@ -14056,7 +15589,7 @@ static int rp_server_open(rtpush_hub *hub) {
 static int rp_hub_open(rtpush_hub *hub, const rtpush_desc *desc) {
     rp_mem *mem = &hub->mem;
     if (!rp_hub_take_desc(hub, desc)) return RTPUSH_E_MEMORY;
-    if (hub->sys.random(hub->sys.user, &hub->hash_key, sizeof hub->hash_key) || !rp_hub_new_epoch(hub)) return RTPUSH_E_SYSTEM;
+    if (hub->sys.random(hub->sys.user, &hub->hash_key, sizeof hub->hash_key) || !rp_hub_random_epoch(hub, hub->log.epoch)) return RTPUSH_E_SYSTEM;
     memcpy(&hub->jitter, &hub->hash_key, sizeof hub->jitter);
     hub->log.mem = mem;
     hub->quiet.quiet_next = hub->quiet.quiet_prev = &hub->quiet;
@@ -14066,6 +15599,9 @@ static int rp_hub_open(rtpush_hub *hub, const rtpush_desc *desc) {
     int code = rp_server_open(hub);
     for (const rtpush_rule *rule = desc->rules; !code && rule && rule->pattern; rule++) code = rp_rule_add(hub, rule->pattern, &rule->desc);
     if (!code && desc->bus && desc->bus->open) code = desc->bus->open(desc->bus->user, hub);
+    hub->server->depth++; // whatever runs inside destroys nothing
+    while (!code && hub->is_loading && !(code = hub->load_code)) rp_server_turn(hub, rp_server_timeout(hub));
+    hub->server->depth--;
     return !code && desc->listen ? rtpush_listen(hub, desc->listen, NULL) : code;
 }
 
@@ -14166,12 +15702,7 @@ static bool rp_hub_exit(rtpush_hub *hub) {
 
 // --- running ---
 
-RTPUSH_DEF int rtpush_timeout(rtpush_hub *hub) {
-    if (rp_server_has_work(hub)) return 0;
-    uint64_t next = rp_wheel_next(&hub->wheel), now = hub->sys.now_ms(hub->sys.user);
-    if (next == UINT64_MAX) return -1;
-    return next <= now ? 0 : (int)RP_MIN(next - now, (uint64_t)INT32_MAX);
-}
+RTPUSH_DEF int rtpush_timeout(rtpush_hub *hub) { return rp_server_timeout(hub); }
 
 RTPUSH_DEF int rtpush_step(rtpush_hub *hub, int timeout_ms) {
     rp_server *server = hub->server;
@@ -14369,18 +15900,42 @@ RTPUSH_DEF size_t rtpush_history(rtpush_hub *hub, const char *topic, uint64_t si
 
 RTPUSH_DEF size_t rtpush_presence(rtpush_hub *hub, const char *topic, bool (*each)(const char *name, void *user), void *user) {
     rp_crowd *crowd = rp_crowd_find(hub, rp_slice_of(topic));
-    size_t count = crowd ? crowd->present : 0;
+    size_t count = crowd ? rp_crowd_size(hub, crowd) : 0;
     rp_buf names; // copied first: the callback may change anything
     memset(&names, 0, sizeof names);
     for (rp_node *node = crowd && each ? rp_table_next(&crowd->members, NULL) : NULL; node; node = rp_table_next(&crowd->members, node)) {
         const rp_member *member = RP_OWNER(rp_member, node, node);
-        if (member->refs) rp_buf_put(&hub->mem, &names, member->name, strlen(member->name) + 1);
+        if (member->refs || rp_member_is_there(hub, member)) rp_buf_put(&hub->mem, &names, member->name, strlen(member->name) + 1);
     }
     rp_hub_enter(hub);
     for (const char *name = names.data, *end = name ? name + rp_buf_size(&names) : NULL; name != end; name += strlen(name) + 1)
         if (!each(name, user)) break;
     rp_buf_free(&hub->mem, &names);
     rp_hub_exit(hub);
+    return count;
+}
+
+static bool rp_is_here(rtpush_hub *hub, const char *identity) {
+    for (uint32_t i = 0; i < rp_slab_end(&hub->people->sessions); i++) {
+        rp_slot *slot = rp_slab_at(&hub->people->sessions, i);
+        if ((slot->generation & 1) && !strcmp(rp_session_identity((rp_session *)(void *)slot), identity)) return true;
+    }
+    return false;
+}
+
+RTPUSH_DEF size_t rtpush_where(rtpush_hub *hub, const char *identity, bool (*each)(const char *node, void *user), void *user) {
+    char node[80];
+    rp_crowd *crowd = hub->registry ? rp_crowd_find(hub, rp_slice("", 0)) : NULL;
+    rp_member *member = crowd ? rp_crowd_find_member(hub, crowd, identity) : NULL;
+    size_t count = 0;
+    bool goes_on = each != NULL;
+    if (!hub->registry && rp_is_here(hub, identity)) return each ? each("", user), (size_t)1 : 1;
+    for (const rp_life *life = member ? hub->registry->lives : NULL; life; life = life->next) {
+        if (!rp_where_find(hub, life, member)) continue;
+        count++;
+        snprintf(node, sizeof node, "%.*s", (int)strcspn(life->name, ":"), life->name);
+        if (goes_on) goes_on = each(node, user);
+    }
     return count;
 }
 
@@ -14749,3 +16304,5 @@ RTPUSH_DEF const char *rtpush_check(rtpush_hub *hub) { return rp_check_all(hub);
 #undef RP_OPEN
 #undef RP_SERVER
 #undef RP_CLIENT
+#undef RP_REDIS
+#undef RP_DIAL

@@ -1056,7 +1056,7 @@ static void clear(unsigned name) {
         note *n = &w.notes[w.held[i]];
         if (n->name == name && !n->is_ephemeral) n->is_cleared = true, w.cleared[name] = n->seq;
     }
-    rp_hub_clear(w.hub, t);
+    rp_hub_clear(w.hub, t, UINT64_MAX);
     sum.clears++;
     look();
     look_at_marks();

@@ -3097,8 +3097,12 @@ static void bus_close(void *user, rtpush_hub *hub) {
 
 static int bus_append(void *user, rtpush_hub *hub, const rtpush_publication *what, uint64_t ticket) {
     (void)user;
-    (void)hub;
     if (!W.is_calm && one_in(40)) return RTPUSH_E_UNAVAILABLE;
+    if (what->clear) { // a DELETE, at once
+        rtpush_bus_clear(hub, what->topic, 0);
+        rtpush_bus_done(hub, ticket, 0, RTPUSH_OK);
+        return RTPUSH_OK;
+    }
     if (W.item_count == W.item_cap) {
         W.item_cap = W.item_cap * 2 + 64;
         W.items = must(realloc(W.items, W.item_cap * sizeof *W.items));

@@ -29,6 +29,8 @@ typedef struct options {
     int64_t drain_spread, drain_deadline; // -1: none
     const char *journal;
     rtpush_journal_desc journal_desc;
+    const char *redis;
+    rtpush_redis_desc redis_desc;
     rtpush_rule rules[LIST_MAX + 1];
 } options;
 
@@ -48,6 +50,11 @@ static const char usage[] =
     "  --drain-deadline MS  and who is left after this one is cut; 10000; off: nobody is\n"
     "  --journal DIR        keep the log there: a restart continues it\n"
     "  --fsync MS           how long what was answered may be off the disk; 100; always: not at all; off: as the system likes\n"
+    "  --redis URL          share the log with the other nodes there: redis://[USER:PASS@]HOST[:PORT][/DB], rediss (TLS),\n"
+    "                       unix:PATH, redis+sentinel://HOST,HOST/MASTER\n"
+    "  --redis-log NAME     which log; rtpush\n"
+    "  --redis-ca FILE      rediss: who may have signed its certificate; the system's authorities\n"
+    "  --node NAME          this node's name, no other's; a random one\n"
     "  --set NAME=VALUE     a setting from the list below; repeatable\n"
     "  --verbose            say what happens, on stderr\n"
     "  --help, --version\n"
@@ -269,6 +276,10 @@ static void take(options *o, const char *flag, const char *value) {
     else if (!strcmp(flag, "--client-ca")) o->tls.client_ca = value;
     else if (!strcmp(flag, "--drain-spread")) o->drain_spread = duration(flag, value, false);
     else if (!strcmp(flag, "--journal")) o->journal = value;
+    else if (!strcmp(flag, "--redis")) o->redis = value;
+    else if (!strcmp(flag, "--redis-log")) o->redis_desc.log = value;
+    else if (!strcmp(flag, "--redis-ca")) o->redis_desc.ca = value;
+    else if (!strcmp(flag, "--node")) o->redis_desc.node = value;
     else if (!strcmp(flag, "--fsync")) set_fsync(&o->journal_desc, value);
     else if (!strcmp(flag, "--drain-deadline")) o->drain_deadline = duration(flag, value, true);
     else if (strcmp(value, "open") && strcmp(value, "off")) fail(2, flag, value, "open or off");
@@ -278,7 +289,7 @@ static void take(options *o, const char *flag, const char *value) {
 static bool takes_value(const char *flag) {
     static const char *const flags[] = {"--listen", "--presence", "--mount", "--echo", "--hello", "--set", "--publish",
                                         "--cert",   "--key",      "--client-ca", "--drain-spread", "--drain-deadline",
-                                        "--journal", "--fsync"};
+                                        "--journal", "--fsync", "--redis", "--redis-log", "--redis-ca", "--node"};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         if (!strcmp(flag, flags[i])) return true;
     return false;
@@ -375,11 +386,12 @@ static void take_certificates(rtpush_hub *hub, options *o) {
 enum { JOURNAL_WAIT_MS = 5000 };
 
 static void choose_bus(options *o) {
-    if (!o->journal) return;
-    if (!o->desc.on_log) o->desc.on_log = on_log; // what is said of a journal is to be read
+    if (!o->journal && !o->redis) return;
+    if (o->journal && o->redis) fail(2, "--journal", o->journal, "not beside --redis: the log is in one place");
+    if (!o->desc.on_log) o->desc.on_log = on_log; // what is said of a journal or of Redis is to be read
     o->journal_desc.wait_ms = JOURNAL_WAIT_MS;
-    o->desc.bus = rtpush_journal(o->journal, &o->journal_desc);
-    if (!o->desc.bus) fail(1, "--journal", o->journal, rtpush_strerror(RTPUSH_E_MEMORY));
+    o->desc.bus = o->journal ? rtpush_journal(o->journal, &o->journal_desc) : rtpush_redis(o->redis, &o->redis_desc);
+    if (!o->desc.bus) fail(1, "start", "", rtpush_strerror(RTPUSH_E_MEMORY));
 }
 
 static rtpush_hub *start(options *o) {
@@ -394,6 +406,8 @@ static rtpush_hub *start(options *o) {
     rtpush_hub *hub = rtpush_create_ex(&o->desc, &code);
     if (code == RTPUSH_E_BACKEND) fail(2, "--set backend", o->desc.backend_name, rtpush_strerror(code));
     if (!hub && o->journal) fail(status_of(code), "--journal", o->journal, rtpush_strerror(code));
+    if (!hub && o->redis) fail(status_of(code), code == RTPUSH_E_IN_USE ? "--node" : "--redis", code == RTPUSH_E_IN_USE ? o->redis_desc.node : o->redis,
+                               code == RTPUSH_E_IN_USE ? "another node has this name" : rtpush_strerror(code));
     if (!hub) fail(status_of(code), "start", "", rtpush_strerror(code));
     take_certificates(hub, o);
     the_hub = hub;

@@ -250,6 +250,7 @@ static void use_log(rtpush_hub *hub, seen *s) {
     NEED(s->posted == 1 && s->timers == 1);
     NEED(rtpush_history(hub, "log/a", 0, each_message, NULL) == 2);
     NEED(rtpush_presence(hub, "log/a", each_member, NULL) == 0);
+    NEED(rtpush_where(hub, "nobody", NULL, NULL) == 0);
     NEED(rtpush_clear(hub, "log/a") == RTPUSH_OK && rtpush_history(hub, "log/a", 0, each_message, NULL) == 0);
     NEED(strlen(rtpush_cursor_text(hub, text)) >= 10);
 }
@@ -295,8 +296,36 @@ static void use_bus(void) {
     if (!hub) return;
     NEED(rtpush_publish(hub, "t", "x", 1) == RTPUSH_OK && rtpush_step(hub, 0) == RTPUSH_OK && seq == 1);
     NEED(!strcmp(rtpush_cursor_text(hub, text), "abcdefgh-1"));
+    NEED(rtpush_bus_clear(hub, "t", 1) == RTPUSH_OK);
+    rtpush_bus_wake(hub);
     rtpush_destroy(hub);
 }
+
+static void use_journal(void) {
+    rtpush_journal_desc journal;
+    rtpush_desc desc;
+    int code;
+    memset(&journal, 0, sizeof journal);
+    memset(&desc, 0, sizeof desc);
+    journal.sync_always = true;
+    desc.bus = rtpush_journal("/dev/null/no_directory", &journal);
+    NEED(desc.bus != NULL);
+    NEED(!rtpush_create_ex(&desc, &code) && code == RTPUSH_E_SYSTEM);
+}
+
+#ifndef RTPUSH_NO_REDIS
+static void use_redis(void) {
+    rtpush_redis_desc redis;
+    rtpush_desc desc;
+    int code;
+    memset(&redis, 0, sizeof redis);
+    memset(&desc, 0, sizeof desc);
+    redis.node = "not a name";
+    desc.bus = rtpush_redis("redis://127.0.0.1:1", &redis);
+    NEED(desc.bus != NULL);
+    NEED(!rtpush_create_ex(&desc, &code) && code == RTPUSH_E_ARGUMENT);
+}
+#endif
 
 // Without a certificate TLS says no; with OpenSSL it would say why.
 static void use_tls(rtpush_hub *hub) {
@@ -461,6 +490,10 @@ int main(void) {
     for (int code = 0; code < RTPUSH_CODE_COUNT; code++) NEED(rtpush_strerror(code)[0] != 0);
     use_parsers();
     use_bus();
+    use_journal();
+#ifndef RTPUSH_NO_REDIS
+    use_redis();
+#endif
     use_hub(&s);
 #ifndef RTPUSH_NO_CLIENT
     use_client();
