@@ -94,6 +94,8 @@
 //     >>stream        the log as a Redis stream
 //     >>join          a node joins, is counted, leaves
 //     >>server        listeners, the turn
+//     >>create        a hub is made, steps, ends
+//     >>crew          several loops, one log
 //     >>api           the public functions
 //
 // THE TRANSPORTS
@@ -570,6 +572,11 @@ typedef struct rtpush_desc {
     int64_t accepts_per_turn;       // 128
     int64_t input_per_turn;         // 256 KiB from one connection
     int64_t writes_per_turn;        // 1,024 in one flush
+    // 1: how many loops share the work, at most 64, each in a thread of its own but the first, which is rtpush_run's.
+    // Each has its own hub: a callback gets that of the session it is about, and runs in its thread; `user`, sys, backend
+    // and alloc must bear that. Sessions, timers and clients are of one loop (rtpush_post_session); publishing, drain,
+    // stop and figures are of all. rtpush_each, rtpush_kick and rtpush_info see their own loop's.
+    int64_t threads;
     const char *backend_name;       // "epoll", "kqueue", "poll"; NULL: the best
     const rtpush_backend *backend;  // the host's own
     const rtpush_sys *sys;          // the host's own system calls
@@ -638,6 +645,8 @@ RTPUSH_DEF int rtpush_publish_async(rtpush_hub *hub, const char *topic, const vo
 // Runs fn(hub, arg) on the hub's thread in its next turn, or at last in rtpush_destroy. Any thread. RTPUSH_E_STATE:
 // the hub is being destroyed, and fn will not run.
 RTPUSH_DEF int rtpush_post(rtpush_hub *hub, void (*fn)(rtpush_hub *hub, void *arg), void *arg);
+// The same, in the loop that this session is of (desc.threads): there rtpush_send and the like may be called for it.
+RTPUSH_DEF int rtpush_post_session(rtpush_hub *hub, rtpush_session session, void (*fn)(rtpush_hub *hub, void *arg), void *arg);
 // To one WebSocket, past the log. kind AUTO, TEXT or BINARY. RTPUSH_E_FULL: nothing was sent.
 RTPUSH_DEF int rtpush_send(rtpush_hub *hub, rtpush_session session, const void *data, size_t size, int kind);
 // To one user, away or not: the topic @user/NAME.
@@ -975,6 +984,12 @@ RTPUSH_DEF bool rtpush_matches(const char *pattern, const char *name);
 #endif
 #if defined(RP_CLIENT) || defined(RP_REDIS)
 #define RP_DIAL
+#endif
+#ifndef RTPUSH_NO_THREADS
+#define RP_CREW
+#endif
+#if defined(RP_CREW) || defined(RP_REDIS)
+#define RP_SHARED
 #endif
 #endif
 
@@ -4293,8 +4308,36 @@ typedef struct rp_rule {
     char pattern[1];
 } rp_rule;
 
+enum rp_item_type { RP_ITEM_MESSAGE, RP_ITEM_CLEAR, RP_ITEM_RESTART, RP_ITEM_WORD };
+
+// What came into the log, for the other loops of the process.
+typedef struct rp_tap {
+    int type, kind; // rp_item_type; kind of the message, or of the word
+    const char *topic, *event; // of a word the life, of a restart the epoch
+    rtpush_slice data;
+    bool is_ephemeral;
+    uint64_t seq;
+} rp_tap;
+
+// How a hub is one of several (room `crew`). NULL: it is alone.
+typedef struct rp_hooks {
+    void (*tap)(rtpush_hub *hub, const rp_tap *what);
+    void (*wake)(rtpush_hub *hub);
+    bool (*is_behind)(const rtpush_hub *hub);
+    void (*subscribed)(rtpush_hub *hub, const rp_source *s, int by);
+    size_t (*subscribers)(rtpush_hub *hub, rtpush_slice name);
+    void (*gather)(rtpush_hub *hub, rtpush_stats *n);
+    void (*note)(rtpush_hub *hub, const rtpush_stats *n);
+    bool (*deal)(rtpush_hub *hub, int fd, const rtpush_peer *peer, bool is_tls);
+    bool (*is_over)(rtpush_hub *hub);
+    void (*end)(rtpush_hub *hub);
+} rp_hooks;
+
 struct rtpush_hub {
     rtpush_desc desc; // with every default filled in
+    const rp_hooks *hooks;
+    struct rp_crew *crew;
+    uint32_t loop; // which of the crew
     rp_mem mem;
     rtpush_sys sys;
     rp_wheel wheel;
@@ -4366,6 +4409,33 @@ static bool rp_hub_random_epoch(rtpush_hub *hub, char epoch[9]) {
     for (unsigned i = 0; i < 8; i++) epoch[i] = letters[bytes[i] % 36];
     epoch[8] = 0;
     return true;
+}
+
+static void rp_hub_tap(rtpush_hub *hub, int type, int kind, const char *topic, const char *event, rtpush_slice data, uint64_t seq) {
+    rp_tap tap;
+    if (!hub->hooks) return;
+    memset(&tap, 0, sizeof tap);
+    tap.type = type;
+    tap.kind = kind;
+    tap.topic = topic;
+    tap.event = event;
+    tap.data = data;
+    tap.seq = seq;
+    hub->hooks->tap(hub, &tap);
+}
+
+static void rp_hub_tap_message(rtpush_hub *hub, const rtpush_message *m) {
+    rp_tap tap;
+    if (!hub->hooks) return;
+    memset(&tap, 0, sizeof tap);
+    tap.type = RP_ITEM_MESSAGE;
+    tap.kind = m->kind;
+    tap.topic = m->topic;
+    tap.event = m->event;
+    tap.data = rp_slice(m->data, m->size);
+    tap.is_ephemeral = m->ephemeral;
+    tap.seq = m->seq;
+    hub->hooks->tap(hub, &tap);
 }
 
 // --- errors and log lines ---
@@ -4711,6 +4781,7 @@ static bool rp_reader_add(rtpush_hub *hub, rp_reader *r, rp_source *s, uint64_t 
     rp_source_changed(s);
     if (!s->is_pattern) rp_quiet_remove(rp_source_topic(s));
     hub->stats.subscriptions++;
+    if (hub->hooks) hub->hooks->subscribed(hub, s, 1);
     return true;
 }
 
@@ -4729,6 +4800,7 @@ static void rp_reader_remove(rtpush_hub *hub, rp_reader *r, rp_sub *sub) {
     *sub = r->subs[--r->count];
     rp_source_changed(s);
     hub->stats.subscriptions--;
+    if (hub->hooks) hub->hooks->subscribed(hub, s, -1);
     if (!s->count && !s->is_pattern) rp_quiet_add(hub, rp_source_topic(s));
     rp_source_release(hub, s);
 }
@@ -5818,6 +5890,8 @@ static int rp_publish_local(rtpush_hub *hub, rtpush_message *m, const rtpush_pub
     int code = what->clear ? RTPUSH_OK : rp_hub_append(hub, m);
     if (code) return code;
     uint64_t seq = m->seq;
+    if (what->clear) rp_hub_tap(hub, RP_ITEM_CLEAR, 0, what->topic, "", rp_slice(NULL, 0), 0);
+    else rp_hub_tap_message(hub, m);
     if (key) rp_key_end(hub, key, seq, RTPUSH_OK);
     if (what->done) what->done(hub, number, seq, RTPUSH_OK, what->done_user);
     return RTPUSH_OK;
@@ -5961,7 +6035,7 @@ struct rp_session {
     rp_attend *attends;
     rp_timer linger;
     int code; // for on_close
-    uint8_t transport;
+    uint8_t transport, loop;
     bool is_ending, is_announced;
 };
 
@@ -6229,12 +6303,18 @@ static void rp_session_unattend(rtpush_hub *hub, rp_session *session, rtpush_sli
 
 // --- sessions ---
 
-static uint64_t rp_session_handle(const rp_session *session) { return session ? rp_slab_handle(&session->slot) : 0; }
+enum { RP_LOOP_SHIFT = 26, RP_LOOP_MASK = 63 }; // which loop it is of stands in the upper bits of a handle's index
+
+static uint64_t rp_session_handle(const rp_session *session) {
+    return session ? rp_slab_handle(&session->slot) | (uint64_t)session->loop << RP_LOOP_SHIFT : 0;
+}
+
 
 static const char *rp_session_identity(const rp_session *session) { return session && session->identity ? session->identity : ""; }
 
 static rp_session *rp_session_find(const rtpush_hub *hub, rtpush_session handle) {
-    return (rp_session *)rp_slab_find(&hub->people->sessions, handle);
+    if ((handle >> RP_LOOP_SHIFT & RP_LOOP_MASK) != hub->loop) return NULL;
+    return (rp_session *)rp_slab_find(&hub->people->sessions, handle & ~((uint64_t)RP_LOOP_MASK << RP_LOOP_SHIFT));
 }
 
 // The session of that name under that identity: another identity's is another session.
@@ -6287,6 +6367,7 @@ static rp_session *rp_session_get(rtpush_hub *hub, const char *identity, rtpush_
         session->identity = own_identity;
         session->key = own_key;
         session->linger.fire = rp_session_expire;
+        session->loop = (uint8_t)hub->loop;
         hub->stats.sessions++;
         if (key.size) rp_table_add(&hub->mem, &hub->people->named, &session->node, rp_hub_hash(hub, key));
         if (hub->announce && *identity) rp_session_attend(hub, session, rp_slice("", 0)); // where a user is
@@ -6342,7 +6423,7 @@ static void rp_people_free(rtpush_hub *hub) {
 // end: when others have not heard of it for a while, one of them says that it is over.
 // The crowd of the empty name is all identities with a session.
 // ============================================================================
-#ifdef RP_SERVER
+#ifdef RP_SHARED
 typedef struct rp_life {
     struct rp_life *next;
     uint32_t refs;  // members that it has
@@ -6361,8 +6442,8 @@ typedef struct rp_where {
 typedef struct rp_registry {
     rp_table places;
     rp_life *lives;
-    const char *own; // our life's name
-    int (*announce)(rtpush_hub *hub, const char *topic, rtpush_slice changes);
+    char own[RP_TOPIC_MAX]; // our life's name
+    int (*tell)(rtpush_hub *hub, const char *life, const char *topic, rtpush_slice changes); // so that the log has it
 } rp_registry;
 
 static rp_life *rp_life_get(rtpush_hub *hub, const char *name) {
@@ -6488,6 +6569,16 @@ static void rp_registry_forget(rtpush_hub *hub) {
         rp_crowd_announce_all(hub, RP_OWNER(rp_crowd, node, node));
 }
 
+// A word of a life, out of the log: p members came or left, x a life is over, h one began; another one is passed.
+static int rp_registry_hear(rtpush_hub *hub, char kind, const char *life, const char *topic, rtpush_slice data, uint64_t seq) {
+    int code = kind == 'p' ? rp_registry_change(hub, life, topic, data, seq) : kind == 'x' ? rp_registry_drop(hub, data, topic, seq) : RTPUSH_OK;
+    if (code == RTPUSH_E_MEMORY) return code;
+    if (kind == 'h') rp_registry_hello(hub, life);
+    hub->log.head = RP_MAX(hub->log.head, seq); // it has its seq, as a message has
+    rp_hub_tap(hub, RP_ITEM_WORD, kind, topic, life, data, seq);
+    return code;
+}
+
 // --- the count of lives ---
 
 static void rp_registry_count(rtpush_hub *hub) {
@@ -6499,9 +6590,10 @@ static void rp_registry_count(rtpush_hub *hub) {
     }
 }
 
+// A life that is there, and with it those of its loops: `life.1`.
 static void rp_registry_counted(rtpush_hub *hub, rtpush_slice name) {
     for (rp_life *life = hub->registry->lives; life; life = life->next)
-        if (rp_slice_equals(name, life->name)) life->is_counted = true;
+        if (!strncmp(life->name, name.data, name.size) && strchr(".", life->name[name.size])) life->is_counted = true;
 }
 
 // Says of each life that was not counted, topic by topic, that it is over.
@@ -6520,13 +6612,17 @@ static void rp_registry_bury(rtpush_hub *hub, int (*tell)(rtpush_hub *hub, const
 
 // --- its beginning and end ---
 
-static int rp_registry_open(rtpush_hub *hub, const char *own, int (*announce)(rtpush_hub *, const char *, rtpush_slice)) {
+static int rp_registry_announce(rtpush_hub *hub, const char *topic, rtpush_slice changes) {
+    return hub->registry->tell(hub, hub->registry->own, topic, changes);
+}
+
+static int rp_registry_open(rtpush_hub *hub, const char *own, int (*tell)(rtpush_hub *, const char *, const char *, rtpush_slice)) {
     rp_registry *registry = (rp_registry *)rp_mem_get(&hub->mem, sizeof *registry);
     hub->registry = registry;
     if (!registry || !rp_table_init(&hub->mem, &registry->places)) return RTPUSH_E_MEMORY;
-    registry->own = own;
-    registry->announce = announce;
-    hub->announce = announce;
+    snprintf(registry->own, sizeof registry->own, "%s", own);
+    registry->tell = tell;
+    hub->announce = rp_registry_announce;
     return RTPUSH_OK;
 }
 
@@ -6546,7 +6642,7 @@ static void rp_registry_free(rtpush_hub *hub) {
     rp_mem_free(&hub->mem, registry);
     hub->registry = NULL;
 }
-#endif // RP_SERVER
+#endif // RP_SHARED
 
 // ============================================================================
 // >>auth  who may do what  (uses: session)
@@ -8614,6 +8710,7 @@ typedef struct rp_owed_reply {
 } rp_owed_reply;
 
 static size_t rp_hub_subscribers(rtpush_hub *hub, rtpush_slice name) {
+    if (hub->hooks) return hub->hooks->subscribers(hub, name);
     rp_topic *t = rp_hub_find_topic(hub, name);
     size_t count = t ? t->source.count : 0;
     if (t)
@@ -9756,7 +9853,7 @@ static bool rp_script_route(rtpush_request *request) {
 // >>stats  what is measured, as Prometheus text and as JSON  (uses: route)
 // ============================================================================
 #ifdef RP_SERVER
-static void rp_stats_read(rtpush_hub *hub, rtpush_stats *n) {
+static void rp_stats_own(rtpush_hub *hub, rtpush_stats *n) {
     *n = hub->stats;
     n->topics = hub->topic_count;
     n->patterns = hub->pattern_count;
@@ -9765,6 +9862,18 @@ static void rp_stats_read(rtpush_hub *hub, rtpush_stats *n) {
     n->evicted = hub->log.evictions;
     n->no_memory = hub->mem.failed;
     n->pending = n->owed - n->delivered - n->skipped - n->abandoned;
+}
+
+// Those of all loops.
+static void rp_stats_read(rtpush_hub *hub, rtpush_stats *n) {
+    rp_stats_own(hub, n);
+    if (hub->hooks) hub->hooks->gather(hub, n);
+}
+
+static void rp_stats_note(rtpush_hub *hub) {
+    rtpush_stats n;
+    rp_stats_own(hub, &n);
+    hub->hooks->note(hub, &n);
 }
 
 static void rp_stats_line(rtpush_hub *hub, rp_buf *buf, const char *name, const char *type, const char *help, uint64_t value) {
@@ -12966,12 +13075,15 @@ RTPUSH_DEF int rtpush_bus_deliver(rtpush_hub *hub, const rtpush_message *m) {
     if (code) return code;
     checked.seq = m->seq;
     checked.time_ms = m->time_ms;
-    return rp_hub_append(hub, &checked);
+    code = rp_hub_append(hub, &checked);
+    if (!code) rp_hub_tap_message(hub, &checked);
+    return code;
 }
 
 RTPUSH_DEF int rtpush_bus_clear(rtpush_hub *hub, const char *topic, uint64_t seq) {
     rp_topic *t = rp_hub_find_topic(hub, rp_slice_of(topic));
     if (t) rp_hub_clear(hub, t, seq ? seq : UINT64_MAX);
+    rp_hub_tap(hub, RP_ITEM_CLEAR, 0, topic, "", rp_slice(NULL, 0), seq);
     return rtpush_is_topic(topic, rp_slice_of(topic).size, false) ? RTPUSH_OK : RTPUSH_E_TOPIC;
 }
 
@@ -13009,6 +13121,7 @@ RTPUSH_DEF int rtpush_bus_start(rtpush_hub *hub, const char *epoch, uint64_t flo
         if (c->slot.generation & 1) c->reader.ahead = rp_reader_cursor(hub, &c->reader); // kept there over the change
     }
     rp_hub_restart(hub, epoch, floor);
+    rp_hub_tap(hub, RP_ITEM_RESTART, 0, "", epoch, rp_slice(NULL, 0), floor);
     while (hub->outbox->key_first && !hub->outbox->key_first->is_pending) rp_key_remove(hub, hub->outbox->key_first);
     for (uint32_t i = 0; i < rp_slab_end(&hub->server->conns); i++) {
         rp_conn *c = (rp_conn *)(void *)rp_slab_at(&hub->server->conns, i);
@@ -14506,13 +14619,14 @@ static int rp_redis_append(void *user, rtpush_hub *hub, const rtpush_publication
 }
 
 // What nodes say to each other; nobody waits for it.
-static int rp_redis_tell(rp_redis *r, const char *kind, const char *topic, rtpush_slice data) {
+static int rp_redis_tell(rp_redis *r, const char *kind, const char *life, const char *topic, rtpush_slice data) {
     rp_letter head;
     rp_buf buf;
     memset(&head, 0, sizeof head);
     memset(&buf, 0, sizeof buf);
     rp_letter_field(r, &buf, &head, "k", rp_slice_of(kind));
     rp_letter_field(r, &buf, &head, "t", rp_slice_of(topic));
+    rp_letter_field(r, &buf, &head, "l", rp_slice_of(life));
     rp_letter_field(r, &buf, &head, "d", data);
     head.fields_size = rp_buf_size(&buf);
     bool is_added = rp_letter_add(r, &head, &buf) != NULL;
@@ -14520,8 +14634,8 @@ static int rp_redis_tell(rp_redis *r, const char *kind, const char *topic, rtpus
     return is_added ? RTPUSH_OK : RTPUSH_E_MEMORY;
 }
 
-static int rp_redis_announce(rtpush_hub *hub, const char *topic, rtpush_slice changes) {
-    return rp_redis_tell((rp_redis *)hub->desc.bus->user, "p", topic, changes);
+static int rp_redis_announce(rtpush_hub *hub, const char *life, const char *topic, rtpush_slice changes) {
+    return rp_redis_tell((rp_redis *)hub->desc.bus->user, "p", life, topic, changes);
 }
 
 // Whoever published it is told; the letter stays while an answer may come to it.
@@ -14593,7 +14707,7 @@ static void rp_redis_turn(void *user, rtpush_hub *hub) {
 
 typedef struct rp_entry_read {
     uint64_t seq;
-    rtpush_slice epoch, origin, wall, kind, topic, event, data;
+    rtpush_slice epoch, origin, wall, kind, topic, event, life, data;
 } rp_entry_read;
 
 static bool rp_stream_read(rp_entry_read *e, rtpush_slice reply) {
@@ -14607,14 +14721,11 @@ static bool rp_stream_read(rp_entry_read *e, rtpush_slice reply) {
     for (uint64_t left = item.children; left; left -= 2) {
         rtpush_slice name = rp_resp_text(&reply), value = rp_resp_text(&reply);
         rtpush_slice *to = name.size != 1 ? NULL : *name.data == 'e' ? &e->epoch : *name.data == 'n' ? &e->origin : *name.data == 'w' ? &e->wall
-                         : *name.data == 'k' ? &e->kind : *name.data == 't' ? &e->topic : *name.data == 'v' ? &e->event : *name.data == 'd' ? &e->data : NULL;
+                         : *name.data == 'k' ? &e->kind : *name.data == 't' ? &e->topic : *name.data == 'v' ? &e->event : *name.data == 'l' ? &e->life : *name.data == 'd' ? &e->data : NULL;
         if (to) *to = value;
     }
     return e->kind.size == 1 && e->topic.size <= RP_TOPIC_MAX && e->event.size <= RP_TOPIC_MAX && e->origin.size;
 }
-
-// What is no message has its seq, too.
-static void rp_stream_pass(rtpush_hub *hub, uint64_t seq) { hub->log.head = RP_MAX(hub->log.head, seq); }
 
 static int rp_stream_deliver(rp_redis *r, const rp_entry_read *e, const char *topic, char kind, bool is_ephemeral) {
     rtpush_hub *hub = r->hub;
@@ -14652,23 +14763,16 @@ static void rp_stream_own(rp_redis *r, const rp_entry_read *e) {
 // What an entry means. RTPUSH_E_MEMORY: again, later.
 static int rp_stream_apply(rp_redis *r, const rp_entry_read *e) {
     rtpush_hub *hub = r->hub;
-    char topic[RP_TOPIC_MAX + 1], life[RP_NODE_MAX + 20];
+    char topic[RP_TOPIC_MAX + 1], life[RP_NODE_MAX + 30];
     char kind = *e->kind.data;
-    bool is_ephemeral = kind >= 'A' && kind <= 'Z';
-    const char *colon = (const char *)memchr(e->origin.data, ':', e->origin.size);
     int code = RTPUSH_OK;
     memcpy(topic, e->topic.data ? e->topic.data : "", e->topic.size);
     topic[e->topic.size] = 0;
-    // a life is node:random, so the number is behind the second colon
-    const char *second = colon ? (const char *)memchr(colon + 1, ':', e->origin.size - (size_t)(colon + 1 - e->origin.data)) : NULL;
-    snprintf(life, sizeof life, "%.*s", second ? (int)RP_MIN((size_t)(second - e->origin.data), sizeof life - 1) : 0, e->origin.data);
-    if (kind == 'c') rtpush_bus_clear(hub, topic, e->seq);
-    else if (kind == 'p' && !r->is_loading) code = rp_registry_change(hub, life, topic, e->data, e->seq);
-    else if (kind == 'x' && !r->is_loading) code = rp_registry_drop(hub, e->data, topic, e->seq);
-    else if (kind == 'h') rp_registry_hello(hub, life);
-    else if (kind != 'p' && kind != 'x') code = rp_stream_deliver(r, e, topic, rp_lower(kind), is_ephemeral);
+    snprintf(life, sizeof life, "%.*s", (int)RP_MIN(e->life.size, sizeof life - 1), e->life.size ? e->life.data : "");
+    if (kind == 'c') code = rtpush_bus_clear(hub, topic, e->seq);
+    else if (strchr(rp_kind_letters + 1, rp_lower(kind))) code = rp_stream_deliver(r, e, topic, rp_lower(kind), kind != rp_lower(kind));
+    if (code != RTPUSH_E_MEMORY && hub->log.head < e->seq) code = rp_registry_hear(hub, r->is_loading && kind != 'h' ? '-' : kind, life, topic, e->data, e->seq);
     if (code == RTPUSH_E_MEMORY) return code;
-    rp_stream_pass(hub, e->seq);
     rp_stream_own(r, e);
     return RTPUSH_OK;
 }
@@ -14708,7 +14812,7 @@ static void rp_stream_live(rp_redis *r) {
     r->phase = RP_REDIS_LIVE;
     if (was_first) r->hub->is_loading = false;
     else rp_hub_log(r->hub, "redis %s: here again", r->to.url->host);
-    if (!r->has_said_hello) r->has_said_hello = rp_redis_tell(r, "h", "", rp_slice("", 0)) == RTPUSH_OK;
+    if (!r->has_said_hello) r->has_said_hello = rp_redis_tell(r, "h", r->life, "", rp_slice("", 0)) == RTPUSH_OK;
     rtpush_bus_wake(r->hub);
 }
 
@@ -14900,7 +15004,8 @@ static void rp_redis_join_again(rp_redis *r) {
 }
 
 static int rp_redis_bury(rtpush_hub *hub, const char *life, const char *topic) {
-    return rp_redis_tell((rp_redis *)hub->desc.bus->user, "x", topic, rp_slice_of(life));
+    rp_redis *r = (rp_redis *)hub->desc.bus->user;
+    return rp_redis_tell(r, "x", r->life, topic, rp_slice_of(life));
 }
 
 static bool rp_slice_is_less(rtpush_slice a, rtpush_slice b) {
@@ -15199,7 +15304,11 @@ static void rp_server_accept(rtpush_hub *hub, rp_listener *listener) {
         rtpush_peer peer;
         memset(&peer, 0, sizeof peer);
         int fd = hub->sys.accept(hub->sys.user, listener->fd, &peer);
-        if (fd >= 0) { rp_accept_one(hub, fd, &peer, listener->is_tls); continue; }
+        if (fd >= 0) {
+            bool is_dealt = hub->hooks && hub->hooks->deal(hub, fd, &peer, listener->is_tls);
+            if (!is_dealt) rp_accept_one(hub, fd, &peer, listener->is_tls);
+            continue;
+        }
         if (fd == -EINTR || fd == -ECONNABORTED || fd == -EPROTO) continue;
         if (fd == -EMFILE || fd == -ENFILE) rp_accept_with_spare(hub, listener);
         if (!rp_errno_is_again(fd)) rp_accept_pause(hub);
@@ -15277,15 +15386,18 @@ static void rp_server_end_dials(rtpush_hub *hub) {
 
 // After the handlers: everyone gets what is new, the dead are buried.
 static void rp_server_end_turn(rtpush_hub *hub) {
+    if (hub->hooks) hub->bus_is_due |= hub->hooks->is_behind(hub);
     if (hub->bus_is_due) {
         hub->bus_is_due = false;
         if (hub->desc.bus && hub->desc.bus->turn) hub->desc.bus->turn(hub->desc.bus->user, hub);
     }
+    if (hub->hooks) hub->hooks->wake(hub);
     rp_hub_flush(hub);
     rp_server_forget_answer(hub);
     rp_people_reap(hub);
     rp_server_reap(hub);
     rp_server_end_dials(hub);
+    if (hub->hooks) rp_stats_note(hub);
 }
 
 static bool rp_server_has_work(rtpush_hub *hub) {
@@ -15470,10 +15582,13 @@ static void rp_hub_dismiss(rtpush_hub *hub) {
 static void rp_hub_free(rtpush_hub *hub) {
     rp_mem mem = hub->mem;
     char *own;
+    if (hub->hooks) hub->hooks->end(hub);
     if (hub->server) rp_hub_dismiss(hub);
     if (hub->desc.bus && hub->desc.bus->close) hub->desc.bus->close(hub->desc.bus->user, hub);
     rp_outbox_free(hub);
+#ifdef RP_SHARED
     rp_registry_free(hub);
+#endif
     hub->announce = NULL;
     rp_people_free(hub);
     rp_log_free(&hub->log);
@@ -15493,11 +15608,9 @@ static void rp_hub_free(rtpush_hub *hub) {
 #endif // RP_SERVER
 
 // ============================================================================
-// >>api  the public functions, from create to destroy  (uses: all above)
+// >>create  a hub is made, steps, ends  (uses: server)
 // ============================================================================
 #ifdef RP_SERVER
-// --- create ---
-
 // Every limit of desc and its default. 0 asks for the default.
 #define RP_DEFAULTS(X)                                                                                                           \
     X(head_max, 16384) X(line_max, 8192) X(headers_max, 64) X(body_max, 1048576) X(header_timeout_ms, 10000)                     \
@@ -15602,10 +15715,11 @@ static int rp_hub_open(rtpush_hub *hub, const rtpush_desc *desc) {
     hub->server->depth++; // whatever runs inside destroys nothing
     while (!code && hub->is_loading && !(code = hub->load_code)) rp_server_turn(hub, rp_server_timeout(hub));
     hub->server->depth--;
-    return !code && desc->listen ? rtpush_listen(hub, desc->listen, NULL) : code;
+    return code;
 }
 
-RTPUSH_DEF rtpush_hub *rtpush_create_ex(const rtpush_desc *desc, int *code) {
+// All of a hub but its listener and its crew. NULL: *code says why.
+static rtpush_hub *rp_hub_make(const rtpush_desc *desc, int *code) {
     rp_mem mem;
     mem.alloc = desc->alloc ? desc->alloc : rp_mem_default;
     mem.user = desc->alloc_user;
@@ -15621,6 +15735,687 @@ RTPUSH_DEF rtpush_hub *rtpush_create_ex(const rtpush_desc *desc, int *code) {
     rp_sys_merge(&hub->sys, desc->sys);
     *code = rp_hub_open(hub, desc);
     if (!*code) return hub;
+    rp_hub_free(hub);
+    return NULL;
+}
+
+// Around what may run callbacks, from outside of a turn too.
+static void rp_hub_enter(rtpush_hub *hub) { hub->server->depth++; }
+
+// false: the hub was destroyed inside, and is gone.
+static bool rp_hub_exit(rtpush_hub *hub) {
+    if (--hub->server->depth || !hub->server->is_doomed) return true;
+    rp_hub_free(hub);
+    return false;
+}
+
+// A turn. RTPUSH_E_STATE: it was stopped, is over, or is gone.
+static int rp_hub_step(rtpush_hub *hub, int timeout_ms) {
+    rp_server *server = hub->server;
+    if (server->is_over || server->is_in_step) return RTPUSH_E_STATE;
+    if (RP_ATOMIC_READ(&server->is_stopped)) { RP_ATOMIC_WRITE(&server->is_stopped, 0); return RTPUSH_E_STATE; }
+    int own = rp_server_timeout(hub);
+    if (timeout_ms < 0 || (own >= 0 && own < timeout_ms)) timeout_ms = own;
+    rp_hub_enter(hub);
+    server->is_in_step = true;
+    rp_server_turn(hub, timeout_ms);
+    server->is_in_step = false;
+#ifdef RTPUSH_DEBUG
+    const char *wrong = rp_check_all(hub);
+    if (wrong) rp_hub_log(hub, "invariant broken: %s", wrong);
+    RTPUSH_ASSERT(!wrong);
+#endif
+    server->is_over = server->is_draining && !server->conns.live && (!hub->hooks || hub->hooks->is_over(hub));
+    return rp_hub_exit(hub) ? RTPUSH_OK : RTPUSH_E_STATE;
+}
+#endif // RP_SERVER
+
+// ============================================================================
+// >>crew  desc.threads loops in one process, each with its own hub  (uses: create, server, registry)
+//
+// The first hub, the leader, has the log, its own or a bus's. What comes into it goes into
+// a list, too, in the same order; the other loops follow that list, each at its own pace,
+// and hand the leader what their clients publish. Readers, spellings, timers and callbacks
+// are of one loop alone. The leader accepts, and deals connections round.
+// ============================================================================
+#ifdef RP_CREW
+enum { RP_LOOPS_MAX = 64, RP_LETTERS_MAX = 4194304 };
+
+// What came into the log. Behind it: topic NUL, event NUL (of a word the life, of a restart the epoch), data.
+typedef struct rp_item {
+    struct rp_item *next;
+    uint32_t refs; // loops that have not passed it
+    uint8_t type, kind;
+    bool is_ephemeral;
+    uint64_t seq;
+    int64_t time_ms;
+    size_t topic_size, event_size, size;
+} rp_item;
+
+typedef struct rp_loop {
+    rtpush_bus bus;
+    struct rp_crew *crew;
+    rtpush_hub *hub;
+    rp_item *at;  // the last that it passed
+    bool is_awake; // it will look
+    char life[RP_TOPIC_MAX];
+    pthread_t thread;
+} rp_loop;
+
+// How many read a name, over all loops.
+typedef struct rp_audience {
+    rp_node node;
+    size_t count, size;
+    char name[1];
+} rp_audience;
+
+typedef struct rp_crew {
+    pthread_mutex_t lock; // of all below but `loops` and `hash_key`, which do not change
+    pthread_cond_t changed;
+    rp_mem mem;
+    rp_hash_key hash_key;
+    uint32_t count, running, next; // next: who gets the next connection
+    bool is_ending, is_told; // told: what was added since the others were woken
+    rp_item *first, *last;
+    size_t bytes, letters; // of items; of letters to the leader
+    rp_table audiences;
+    rtpush_stats *stats;
+    uint32_t called;       // loops that have not answered rp_crew_call
+    int code;
+    rp_loop loops[1];
+} rp_crew;
+
+static rp_loop *rp_hub_loop(const rtpush_hub *hub) { return &hub->crew->loops[hub->loop]; }
+
+// --- the list ---
+
+static void rp_item_release(rp_crew *crew, rp_item *item) {
+    pthread_mutex_lock(&crew->lock);
+    bool is_last = !--item->refs;
+    if (is_last) {
+        crew->bytes -= sizeof *item + item->topic_size + item->event_size + item->size;
+        crew->first = item->next; // each loop goes in order, so they end in order
+    }
+    pthread_mutex_unlock(&crew->lock);
+    if (is_last) RTPUSH_FREE(item);
+}
+
+// The leader's log has something new. Without memory, or with a loop that is too far behind, it is left out: who
+// follows sees the hole, and tells a gap.
+static void rp_crew_tap(rtpush_hub *hub, const rp_tap *tap) {
+    rp_crew *crew = hub->crew;
+    size_t topic = strlen(tap->topic) + 1, event = strlen(tap->event) + 1, size = sizeof(rp_item) + topic + event + tap->data.size;
+    if (hub->loop || crew->bytes > (uint64_t)hub->desc.history_total_bytes) return;
+    rp_item *item = (rp_item *)RTPUSH_REALLOC(NULL, size);
+    if (!item) return;
+    memset(item, 0, sizeof *item);
+    item->refs = crew->count - 1;
+    item->type = (uint8_t)tap->type;
+    item->kind = (uint8_t)tap->kind;
+    item->is_ephemeral = tap->is_ephemeral;
+    item->seq = tap->seq;
+    item->topic_size = topic;
+    item->event_size = event;
+    item->size = tap->data.size;
+    memcpy(item + 1, tap->topic, topic);
+    memcpy((char *)(item + 1) + topic, tap->event, event);
+    if (item->size) memcpy((char *)(item + 1) + topic + event, tap->data.data, item->size);
+    pthread_mutex_lock(&crew->lock);
+    crew->last->next = item;
+    RP_ATOMIC_WRITE(&crew->last, item);
+    crew->bytes += size;
+    crew->is_told = false;
+    pthread_mutex_unlock(&crew->lock);
+}
+
+// At the end of the leader's turn, so that the others find all of it.
+static void rp_crew_wake(rtpush_hub *hub) {
+    rp_crew *crew = hub->crew;
+    if (hub->loop || crew->is_told) return;
+    crew->is_told = true;
+    for (uint32_t i = 1; i < crew->count; i++) {
+        pthread_mutex_lock(&crew->lock);
+        bool was_awake = crew->loops[i].is_awake;
+        crew->loops[i].is_awake = true;
+        pthread_mutex_unlock(&crew->lock);
+        if (!was_awake) rp_wake_up(&crew->loops[i].hub->server->wake);
+    }
+}
+
+static int rp_loop_apply(rtpush_hub *hub, const rp_item *item) {
+    const char *topic = (const char *)(item + 1), *event = topic + item->topic_size, *data = event + item->event_size;
+    rtpush_message m;
+    if (item->type == RP_ITEM_RESTART) {
+        rp_registry_forget(hub);
+        return rtpush_bus_start(hub, event, item->seq);
+    }
+    if (item->type != RP_ITEM_CLEAR && item->seq > hub->log.head + 1) rtpush_bus_start(hub, hub->log.epoch, item->seq - 1);
+    if (item->type == RP_ITEM_CLEAR) return rtpush_bus_clear(hub, topic, item->seq);
+    if (item->type == RP_ITEM_WORD) return rp_registry_hear(hub, (char)item->kind, event, topic, rp_slice(data, item->size), item->seq);
+    memset(&m, 0, sizeof m);
+    m.topic = topic;
+    m.event = event;
+    m.data = data;
+    m.size = item->size;
+    m.kind = item->kind;
+    m.ephemeral = item->is_ephemeral;
+    m.seq = item->seq;
+    return rtpush_bus_deliver(hub, &m);
+}
+
+// Takes what the list has. What the loop cannot hold for want of memory it tries again.
+static void rp_loop_turn(void *user, rtpush_hub *hub) {
+    rp_loop *loop = (rp_loop *)user;
+    rp_crew *crew = loop->crew;
+    pthread_mutex_lock(&crew->lock);
+    rp_item *last = crew->last;
+    loop->is_awake = false;
+    pthread_mutex_unlock(&crew->lock);
+    while (loop->at != last) {
+        rp_item *next = loop->at->next;
+        if (rp_loop_apply(hub, next) == RTPUSH_E_MEMORY) { rtpush_bus_wake(hub); return; }
+        rp_item_release(crew, loop->at);
+        loop->at = next;
+    }
+}
+
+static bool rp_crew_is_behind(const rtpush_hub *hub) { return hub->loop && rp_hub_loop(hub)->at != RP_ATOMIC_READ(&hub->crew->last); }
+
+// --- publishing: by the leader ---
+
+// To the leader and back. Behind it: topic, event, key, identity, each with its NUL; data.
+typedef struct rp_errand {
+    rtpush_hub *from;
+    rp_posted *back;
+    uint64_t ticket, seq;
+    int code, kind;
+    bool is_ephemeral, is_clear, has_key;
+    size_t sizes[4], size;
+} rp_errand;
+
+static void rp_errand_free(rp_crew *crew, rp_errand *errand) {
+    pthread_mutex_lock(&crew->lock);
+    crew->letters -= errand->size;
+    pthread_mutex_unlock(&crew->lock);
+    RTPUSH_FREE(errand->back);
+    RTPUSH_FREE(errand);
+}
+
+static void rp_errand_home(rtpush_hub *hub, void *arg) {
+    rp_errand *errand = (rp_errand *)arg;
+    rp_publish_end(hub, errand->ticket, errand->seq, errand->code);
+    rp_errand_free(hub->crew, errand);
+}
+
+static void rp_errand_done(rtpush_hub *hub, uint64_t ticket, uint64_t seq, int code, void *user) {
+    rp_errand *errand = (rp_errand *)user;
+    rp_posted *back = errand->back;
+    (void)ticket;
+    if (!hub->crew) { // the other loops have ended
+        RTPUSH_FREE(back);
+        RTPUSH_FREE(errand);
+        return;
+    }
+    errand->seq = seq;
+    errand->code = code;
+    errand->back = NULL;
+    if (rp_posted_push(errand->from, back, rp_errand_home, errand)) return;
+    errand->back = back; // the loop has ended
+    rp_errand_free(hub->crew, errand);
+}
+
+static void rp_errand_run(rtpush_hub *hub, void *arg) {
+    rp_errand *errand = (rp_errand *)arg;
+    const char *at = (const char *)(errand + 1), *texts[4];
+    rtpush_publication what;
+    for (unsigned i = 0; i < 4; at += errand->sizes[i++]) texts[i] = at;
+    memset(&what, 0, sizeof what);
+    what.topic = texts[0];
+    what.event = texts[1];
+    what.key = errand->has_key ? texts[2] : NULL;
+    what.identity = texts[3];
+    what.data = at;
+    what.size = errand->size;
+    what.kind = errand->kind;
+    what.ephemeral = errand->is_ephemeral;
+    what.clear = errand->is_clear;
+    what.done = rp_errand_done;
+    what.done_user = errand;
+    int code = rp_publish(hub, &what, NULL);
+    if (code) rp_errand_done(hub, 0, 0, code, errand);
+}
+
+// What is posted and the errand itself are the system's memory: more than one thread has them.
+static rp_errand *rp_errand_new(rtpush_hub *hub, const rtpush_publication *what, uint64_t ticket, rp_posted **there) {
+    const char *texts[4] = {what->topic, what->event, what->key ? what->key : "", what->identity ? what->identity : ""};
+    size_t sizes[4], size = sizeof(rp_errand) + what->size;
+    for (unsigned i = 0; i < 4; i++) size += sizes[i] = strlen(texts[i]) + 1;
+    rp_errand *errand = (rp_errand *)RTPUSH_REALLOC(NULL, size);
+    rp_posted *back = (rp_posted *)RTPUSH_REALLOC(NULL, sizeof *back);
+    *there = (rp_posted *)RTPUSH_REALLOC(NULL, sizeof **there);
+    if (!errand || !back || !*there) {
+        RTPUSH_FREE(errand);
+        RTPUSH_FREE(back);
+        RTPUSH_FREE(*there);
+        return NULL;
+    }
+    memset(errand, 0, sizeof *errand);
+    errand->from = hub;
+    errand->back = back;
+    errand->ticket = ticket;
+    errand->kind = what->kind;
+    errand->is_ephemeral = what->ephemeral;
+    errand->is_clear = what->clear;
+    errand->has_key = what->key != NULL;
+    errand->size = what->size;
+    memcpy(errand->sizes, sizes, sizeof sizes);
+    char *to = (char *)(errand + 1);
+    for (unsigned i = 0; i < 4; to += sizes[i++]) memcpy(to, texts[i], sizes[i]);
+    if (what->size) memcpy(to, what->data, what->size);
+    return errand;
+}
+
+static int rp_loop_append(void *user, rtpush_hub *hub, const rtpush_publication *what, uint64_t ticket) {
+    rp_crew *crew = ((rp_loop *)user)->crew;
+    rp_posted *there;
+    pthread_mutex_lock(&crew->lock);
+    bool is_full = crew->letters && crew->letters + what->size > RP_LETTERS_MAX;
+    if (!is_full) crew->letters += what->size;
+    pthread_mutex_unlock(&crew->lock);
+    if (is_full) return RTPUSH_E_UNAVAILABLE;
+    rp_errand *errand = rp_errand_new(hub, what, ticket, &there);
+    if (errand && rp_posted_push(crew->loops[0].hub, there, rp_errand_run, errand)) return RTPUSH_OK;
+    if (errand) RTPUSH_FREE(there), rp_errand_free(crew, errand);
+    else {
+        pthread_mutex_lock(&crew->lock);
+        crew->letters -= what->size;
+        pthread_mutex_unlock(&crew->lock);
+    }
+    return errand ? RTPUSH_E_UNAVAILABLE : RTPUSH_E_MEMORY;
+}
+
+// --- who is where ---
+
+typedef struct rp_word {
+    size_t life, topic, size;
+} rp_word;
+
+// The leader tells the log for a loop.
+static void rp_word_run(rtpush_hub *hub, void *arg) {
+    rp_word *word = (rp_word *)arg;
+    const char *life = (const char *)(word + 1), *topic = life + word->life;
+    rtpush_slice changes = rp_slice(topic + word->topic, word->size);
+    int code = hub->registry->tell(hub, life, topic, changes);
+    if (code) rp_hub_log(hub, "presence: %s", rtpush_strerror(code));
+    RTPUSH_FREE(word);
+}
+
+static int rp_loop_announce(rtpush_hub *hub, const char *own, const char *topic, rtpush_slice changes) {
+    size_t life = strlen(own) + 1, size = strlen(topic) + 1;
+    rp_word *word = (rp_word *)RTPUSH_REALLOC(NULL, sizeof *word + life + size + changes.size);
+    rp_posted *posted = (rp_posted *)RTPUSH_REALLOC(NULL, sizeof *posted);
+    if (word && posted) {
+        word->life = life;
+        word->topic = size;
+        word->size = changes.size;
+        memcpy(word + 1, own, life);
+        memcpy((char *)(word + 1) + life, topic, size);
+        memcpy((char *)(word + 1) + life + size, changes.data, changes.size);
+        if (rp_posted_push(hub->crew->loops[0].hub, posted, rp_word_run, word)) return RTPUSH_OK;
+    }
+    RTPUSH_FREE(word);
+    RTPUSH_FREE(posted);
+    return RTPUSH_E_MEMORY;
+}
+
+// The leader's own way where there is no bus: its log takes the word at once.
+static int rp_leader_announce(rtpush_hub *hub, const char *life, const char *topic, rtpush_slice changes) {
+    return rp_registry_hear(hub, 'p', life, topic, changes, hub->log.head + 1);
+}
+
+// --- audiences, figures, connections ---
+
+static rp_audience *rp_audience_find(const rp_crew *crew, rtpush_slice name) {
+    uint64_t hash = rp_hash(&crew->hash_key, name.data, name.size);
+    rp_node *node = rp_table_first(&crew->audiences, hash);
+    for (; node; node = rp_table_same(node->next, hash)) {
+        rp_audience *audience = RP_OWNER(rp_audience, node, node);
+        if (audience->size == name.size && !memcmp(audience->name, name.data, name.size)) return audience;
+    }
+    return NULL;
+}
+
+static void rp_crew_subscribed(rtpush_hub *hub, const rp_source *s, int by) {
+    rp_crew *crew = hub->crew;
+    rtpush_slice name = rp_source_name(s);
+    pthread_mutex_lock(&crew->lock);
+    rp_audience *audience = rp_audience_find(crew, name);
+    if (!audience && by > 0 && (audience = (rp_audience *)rp_mem_get(&crew->mem, sizeof *audience + name.size)) != NULL) {
+        memcpy(audience->name, name.data, name.size);
+        audience->size = name.size;
+        rp_table_add(&crew->mem, &crew->audiences, &audience->node, rp_hash(&crew->hash_key, name.data, name.size));
+    }
+    if (audience) audience->count += (size_t)(ptrdiff_t)by;
+    if (audience && !audience->count) {
+        rp_table_remove(&crew->audiences, &audience->node);
+        rp_mem_free(&crew->mem, audience);
+    }
+    pthread_mutex_unlock(&crew->lock);
+}
+
+static size_t rp_crew_subscribers(rtpush_hub *hub, rtpush_slice name) {
+    rp_crew *crew = hub->crew;
+    size_t count = 0;
+    pthread_mutex_lock(&crew->lock);
+    for (rp_node *node = rp_table_next(&crew->audiences, NULL); node; node = rp_table_next(&crew->audiences, node)) {
+        const rp_audience *audience = RP_OWNER(rp_audience, node, node);
+        if (rp_topic_matches(rp_slice(audience->name, audience->size), name)) count += audience->count;
+    }
+    pthread_mutex_unlock(&crew->lock);
+    return count;
+}
+
+// All loops' figures; those of the log are the leader's, since each loop has a copy of it.
+static void rp_crew_gather(rtpush_hub *hub, rtpush_stats *n) {
+    rp_crew *crew = hub->crew;
+    rtpush_stats sum;
+    memset(&sum, 0, sizeof sum);
+    pthread_mutex_lock(&crew->lock);
+    crew->stats[hub->loop] = *n;
+    for (uint32_t i = 0; i < crew->count; i++) {
+#define RP_ADD(name, type, help) sum.name += crew->stats[i].name;
+        RTPUSH_STATS(RP_ADD)
+#undef RP_ADD
+    }
+    sum.published = crew->stats[0].published;
+    sum.topics = crew->stats[0].topics;
+    sum.messages_held = crew->stats[0].messages_held;
+    sum.evicted = crew->stats[0].evicted;
+    pthread_mutex_unlock(&crew->lock);
+    *n = sum;
+}
+
+static void rp_crew_note(rtpush_hub *hub, const rtpush_stats *n) {
+    pthread_mutex_lock(&hub->crew->lock);
+    hub->crew->stats[hub->loop] = *n;
+    pthread_mutex_unlock(&hub->crew->lock);
+}
+
+typedef struct rp_dealt {
+    int fd;
+    rtpush_peer peer;
+    bool is_tls;
+} rp_dealt;
+
+static void rp_dealt_take(rtpush_hub *hub, void *arg) {
+    rp_dealt *dealt = (rp_dealt *)arg;
+    rp_accept_one(hub, dealt->fd, &dealt->peer, dealt->is_tls);
+    RTPUSH_FREE(dealt);
+}
+
+// A connection goes to the next loop. false: it is ours.
+static bool rp_crew_deal(rtpush_hub *hub, int fd, const rtpush_peer *peer, bool is_tls) {
+    rp_crew *crew = hub->crew;
+    uint32_t to = crew->next++ % crew->count;
+    rp_dealt *dealt = to ? (rp_dealt *)RTPUSH_REALLOC(NULL, sizeof *dealt) : NULL;
+    rp_posted *posted = dealt ? (rp_posted *)RTPUSH_REALLOC(NULL, sizeof *posted) : NULL;
+    if (posted) {
+        dealt->fd = fd;
+        dealt->peer = *peer;
+        dealt->is_tls = is_tls;
+        if (rp_posted_push(crew->loops[to].hub, posted, rp_dealt_take, dealt)) return true;
+    }
+    RTPUSH_FREE(dealt);
+    RTPUSH_FREE(posted);
+    return false;
+}
+
+// --- the leader asks all ---
+
+typedef struct rp_call {
+    rp_posted posted;
+    int (*fn)(rtpush_hub *hub, void *arg);
+    void *arg;
+    rp_crew *crew;
+} rp_call;
+
+static void rp_call_run(rtpush_hub *hub, void *arg) {
+    rp_call *call = (rp_call *)arg;
+    rp_crew *crew = call->crew;
+    int code = call->fn(hub, call->arg);
+    pthread_mutex_lock(&crew->lock);
+    if (code) crew->code = code;
+    crew->called--;
+    pthread_cond_broadcast(&crew->changed);
+    pthread_mutex_unlock(&crew->lock);
+}
+
+// Runs fn in every other loop, and waits. 0, or one of their codes.
+static int rp_crew_call(rtpush_hub *hub, int (*fn)(rtpush_hub *hub, void *arg), void *arg) {
+    rp_crew *crew = hub->crew;
+    if (!crew || hub->loop) return RTPUSH_OK;
+    crew->code = RTPUSH_OK;
+    for (uint32_t i = 1; i < crew->count; i++) {
+        rp_call *call = (rp_call *)RTPUSH_REALLOC(NULL, sizeof *call); // freed as a posted one
+        if (!call) return RTPUSH_E_MEMORY;
+        call->fn = fn;
+        call->arg = arg;
+        call->crew = crew;
+        pthread_mutex_lock(&crew->lock);
+        crew->called++;
+        pthread_mutex_unlock(&crew->lock);
+        if (!rp_posted_push(crew->loops[i].hub, &call->posted, rp_call_run, call)) {
+            crew->called--;
+            RTPUSH_FREE(call);
+            continue;
+        }
+        pthread_mutex_lock(&crew->lock);
+        while (crew->called) pthread_cond_wait(&crew->changed, &crew->lock);
+        pthread_mutex_unlock(&crew->lock);
+    }
+    return crew->code;
+}
+
+// --- beginning and end ---
+
+// Until the leader is destroyed; when its drain is over the loop only waits for that.
+static void *rp_loop_run(void *arg) {
+    rp_loop *loop = (rp_loop *)arg;
+    rp_crew *crew = loop->crew;
+    bool is_over = false;
+    while (!is_over) {
+        rp_hub_step(loop->hub, -1);
+        pthread_mutex_lock(&crew->lock);
+        is_over = crew->is_ending || loop->hub->server->is_over;
+        pthread_mutex_unlock(&crew->lock);
+    }
+    pthread_mutex_lock(&crew->lock);
+    crew->running--;
+    pthread_mutex_unlock(&crew->lock);
+    rp_wake_up(&crew->loops[0].hub->server->wake);
+    pthread_mutex_lock(&crew->lock);
+    while (!crew->is_ending) pthread_cond_wait(&crew->changed, &crew->lock);
+    pthread_mutex_unlock(&crew->lock);
+    return NULL;
+}
+
+static bool rp_crew_is_over(rtpush_hub *hub) {
+    pthread_mutex_lock(&hub->crew->lock);
+    bool is_over = hub->loop || !hub->crew->running;
+    pthread_mutex_unlock(&hub->crew->lock);
+    return is_over;
+}
+
+static void rp_crew_free(rp_crew *crew) {
+    for (rp_item *item = crew->first, *next; item; item = next) {
+        next = item->next;
+        RTPUSH_FREE(item);
+    }
+    for (rp_node *node; crew->audiences.slots && (node = rp_table_next(&crew->audiences, NULL)) != NULL;) {
+        rp_table_remove(&crew->audiences, node);
+        rp_mem_free(&crew->mem, RP_OWNER(rp_audience, node, node));
+    }
+    rp_mem_free(&crew->mem, crew->audiences.slots);
+    rp_mem_free(&crew->mem, crew->stats);
+    pthread_cond_destroy(&crew->changed);
+    pthread_mutex_destroy(&crew->lock);
+    rp_mem_free(&crew->mem, crew);
+}
+
+// With the leader, before anything of it goes.
+static void rp_crew_end(rtpush_hub *hub) {
+    rp_crew *crew = hub->crew;
+    if (hub->loop) return;
+    pthread_mutex_lock(&crew->lock);
+    crew->is_ending = true;
+    pthread_cond_broadcast(&crew->changed);
+    pthread_mutex_unlock(&crew->lock);
+    for (uint32_t i = 1; i < crew->count; i++) {
+        if (!crew->loops[i].hub) continue;
+        rp_wake_up(&crew->loops[i].hub->server->wake);
+        pthread_join(crew->loops[i].thread, NULL);
+    }
+    for (uint32_t i = 1; i < crew->count; i++)
+        if (crew->loops[i].hub) rp_hub_free(crew->loops[i].hub); // nobody posts to it any more
+    hub->hooks = NULL;
+    hub->crew = NULL;
+    rp_crew_free(crew);
+}
+
+static const rp_hooks rp_crew_hooks = {rp_crew_tap, rp_crew_wake, rp_crew_is_behind, rp_crew_subscribed, rp_crew_subscribers,
+                                       rp_crew_gather, rp_crew_note, rp_crew_deal, rp_crew_is_over, rp_crew_end};
+
+// A new loop begins with all that the leader has.
+static int rp_loop_open(void *user, rtpush_hub *hub) {
+    rp_loop *loop = (rp_loop *)user;
+    const rtpush_hub *leader = loop->crew->loops[0].hub;
+    int code = rtpush_bus_start(hub, leader->log.epoch, leader->log.floor);
+    for (uint32_t i = leader->log.spine_first; i < leader->log.spine_end && !code; i++) {
+        if (!leader->log.spine[i].msg || leader->log.spine[i].msg->is_ephemeral) continue;
+        rtpush_message m = rp_msg_view(leader->log.spine[i].msg, leader->wheel.now, rp_hub_wall(hub));
+        code = rtpush_bus_deliver(hub, &m);
+    }
+    hub->log.safe = hub->log.head = leader->log.head;
+    for (const rp_dead *dead = leader->dead_first; dead && !code; dead = dead->next) {
+        rtpush_slice name = rp_slice(dead->name, dead->size);
+        rp_dead_mark(hub, name, rp_hub_hash(hub, name), dead->evicted);
+    }
+    for (rp_node *node = rp_table_next(&leader->names, NULL); node && !code; node = rp_table_next(&leader->names, node)) {
+        rp_source *s = RP_OWNER(rp_source, node, node);
+        rp_topic *t = s->is_pattern ? NULL : rp_hub_topic(hub, rp_source_name(s), &code);
+        if (t) rp_topic_lose(t, rp_source_lost(s));
+    }
+    return code ? code : rp_registry_open(hub, loop->life, rp_loop_announce);
+}
+
+static int rp_loop_begin(rp_crew *crew, uint32_t i, const rtpush_desc *desc) {
+    rp_loop *loop = &crew->loops[i];
+    rtpush_desc own = *desc;
+    sigset_t all, kept;
+    int code;
+    loop->crew = crew;
+    loop->at = crew->last;
+    loop->bus.name = "loop";
+    loop->bus.open = rp_loop_open;
+    loop->bus.append = rp_loop_append;
+    loop->bus.turn = rp_loop_turn;
+    loop->bus.user = loop;
+    own.bus = &loop->bus;
+    own.listen = NULL;
+    own.threads = 0;
+    own.connections_max = crew->loops[0].hub->desc.connections_max;
+    snprintf(loop->life, sizeof loop->life, "%.200s.%u", crew->loops[0].life, (unsigned)i);
+    rtpush_hub *hub = rp_hub_make(&own, &code);
+    if (!hub) return code;
+    hub->crew = crew;
+    hub->loop = i;
+    hub->hooks = &rp_crew_hooks;
+    loop->hub = hub;
+    crew->running++;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &kept);
+    bool is_begun = !pthread_create(&loop->thread, NULL, rp_loop_run, loop);
+    pthread_sigmask(SIG_SETMASK, &kept, NULL);
+    if (is_begun) return RTPUSH_OK;
+    crew->running--;
+    loop->hub = NULL;
+    hub->hooks = NULL;
+    rp_hub_free(hub);
+    return RTPUSH_E_SYSTEM;
+}
+
+static rp_crew *rp_crew_new(uint32_t count) {
+    rp_mem mem;
+    memset(&mem, 0, sizeof mem);
+    mem.alloc = rp_mem_default;
+    rp_crew *crew = (rp_crew *)rp_mem_get(&mem, sizeof *crew + count * sizeof(rp_loop));
+    if (!crew) return NULL;
+    crew->mem = mem;
+    crew->count = count;
+    crew->is_told = true;
+    pthread_mutex_init(&crew->lock, NULL);
+    pthread_cond_init(&crew->changed, NULL);
+    crew->stats = (rtpush_stats *)rp_mem_get(&crew->mem, count * sizeof *crew->stats);
+    crew->last = (rp_item *)RTPUSH_REALLOC(NULL, sizeof *crew->last);
+    if (crew->last) memset(crew->last, 0, sizeof *crew->last), crew->last->refs = count - 1;
+    crew->first = crew->last;
+    crew->bytes = sizeof *crew->last;
+    if (crew->stats && crew->last && rp_table_init(&crew->mem, &crew->audiences)) return crew;
+    rp_crew_free(crew);
+    return NULL;
+}
+
+// Makes a hub the leader of desc.threads loops. 0 or a code; then it is as before.
+static int rp_crew_begin(rtpush_hub *hub, const rtpush_desc *desc) {
+    uint32_t count = (uint32_t)RP_MIN(desc->threads, (int64_t)RP_LOOPS_MAX);
+    rp_crew *crew = count > 1 ? rp_crew_new(count) : NULL;
+    int code = RTPUSH_OK;
+    if (count <= 1) return RTPUSH_OK;
+    if (!crew) return RTPUSH_E_MEMORY;
+    crew->hash_key = hub->hash_key;
+    crew->loops[0].crew = crew;
+    crew->loops[0].hub = hub;
+    snprintf(crew->loops[0].life, sizeof crew->loops[0].life, "%s", hub->registry ? hub->registry->own : ":");
+    if (!hub->registry) code = rp_registry_open(hub, crew->loops[0].life, rp_leader_announce);
+    hub->crew = crew;
+    hub->hooks = &rp_crew_hooks;
+    for (uint32_t i = 1; i < count && !code; i++) code = rp_loop_begin(crew, i, desc);
+    if (code) rp_crew_end(hub);
+    return code;
+}
+#endif // RP_CREW
+
+// ============================================================================
+// >>api  the public functions, from create to destroy  (uses: all above)
+// ============================================================================
+#ifdef RP_SERVER
+// The hub that rtpush_create gave.
+static rtpush_hub *rp_hub_leader(rtpush_hub *hub) {
+#ifdef RP_CREW
+    if (hub->crew) return hub->crew->loops[0].hub;
+#endif
+    return hub;
+}
+
+// The same in every other loop of the process, if hub is their leader.
+static int rp_hub_call(rtpush_hub *hub, int (*fn)(rtpush_hub *hub, void *arg), void *arg) {
+#ifdef RP_CREW
+    return rp_crew_call(hub, fn, arg);
+#else
+    (void)hub, (void)fn, (void)arg;
+    return RTPUSH_OK;
+#endif
+}
+
+// --- create ---
+
+RTPUSH_DEF rtpush_hub *rtpush_create_ex(const rtpush_desc *desc, int *code) {
+    rtpush_hub *hub = rp_hub_make(desc, code);
+#ifdef RP_CREW
+    if (hub) *code = rp_crew_begin(hub, desc);
+#endif
+    if (hub && !*code && desc->listen) *code = rtpush_listen(hub, desc->listen, NULL);
+    if (!hub || !*code) return hub;
     rp_hub_free(hub);
     return NULL;
 }
@@ -15661,20 +16456,33 @@ RTPUSH_DEF int rtpush_adopt_tls_listener(rtpush_hub *hub, int fd) {
     return rp_listener_add(hub, fd, NULL, true);
 }
 
-RTPUSH_DEF int rtpush_tls(rtpush_hub *hub, const rtpush_tls_desc *desc) {
+static int rp_tls_one(rtpush_hub *hub, void *arg) {
+    const rtpush_tls_desc *desc = (const rtpush_tls_desc *)arg;
     const char *why = "";
-    if (!desc->cert) return rp_hub_error(hub, RTPUSH_E_ARGUMENT, "no certificate's file");
     rp_tls_kit *kit = rp_tls_prepare(&hub->tls, &hub->mem, &hub->sys);
     int code = rp_tls_add(kit, desc->cert, desc->key, desc->client_ca, desc->client_optional, &why);
     if (!code) hub->has_certificate = true;
     return code ? rp_hub_error(hub, code, why) : RTPUSH_OK;
 }
 
-RTPUSH_DEF int rtpush_tls_reload(rtpush_hub *hub) {
+RTPUSH_DEF int rtpush_tls(rtpush_hub *hub, const rtpush_tls_desc *desc) {
+    rtpush_tls_desc copy = *desc;
+    if (!desc->cert) return rp_hub_error(hub, RTPUSH_E_ARGUMENT, "no certificate's file");
+    int code = rp_tls_one(hub, &copy);
+    return code ? code : rp_hub_call(hub, rp_tls_one, &copy);
+}
+
+static int rp_tls_reload_one(rtpush_hub *hub, void *arg) {
     const char *why = "";
+    (void)arg;
     if (!hub->has_certificate) return RTPUSH_OK;
     int code = rp_tls_reload(hub->tls, &why);
     return code ? rp_hub_error(hub, code, why) : RTPUSH_OK;
+}
+
+RTPUSH_DEF int rtpush_tls_reload(rtpush_hub *hub) {
+    int code = rp_tls_reload_one(hub, NULL);
+    return code ? code : rp_hub_call(hub, rp_tls_reload_one, NULL);
 }
 
 RTPUSH_DEF int rtpush_adopt(rtpush_hub *hub, int fd) {
@@ -15690,38 +16498,11 @@ RTPUSH_DEF void rtpush_destroy(rtpush_hub *hub) {
     else rp_hub_free(hub);
 }
 
-// Around what may run callbacks, from outside of a turn too.
-static void rp_hub_enter(rtpush_hub *hub) { hub->server->depth++; }
-
-// false: the hub was destroyed inside, and is gone.
-static bool rp_hub_exit(rtpush_hub *hub) {
-    if (--hub->server->depth || !hub->server->is_doomed) return true;
-    rp_hub_free(hub);
-    return false;
-}
-
 // --- running ---
 
 RTPUSH_DEF int rtpush_timeout(rtpush_hub *hub) { return rp_server_timeout(hub); }
 
-RTPUSH_DEF int rtpush_step(rtpush_hub *hub, int timeout_ms) {
-    rp_server *server = hub->server;
-    if (server->is_over || server->is_in_step) return RTPUSH_E_STATE;
-    if (RP_ATOMIC_READ(&server->is_stopped)) { RP_ATOMIC_WRITE(&server->is_stopped, 0); return RTPUSH_E_STATE; }
-    int own = rtpush_timeout(hub);
-    if (timeout_ms < 0 || (own >= 0 && own < timeout_ms)) timeout_ms = own;
-    rp_hub_enter(hub);
-    server->is_in_step = true;
-    rp_server_turn(hub, timeout_ms);
-    server->is_in_step = false;
-#ifdef RTPUSH_DEBUG
-    const char *wrong = rp_check_all(hub);
-    if (wrong) rp_hub_log(hub, "invariant broken: %s", wrong);
-    RTPUSH_ASSERT(!wrong);
-#endif
-    server->is_over = server->is_draining && !server->conns.live;
-    return rp_hub_exit(hub) ? RTPUSH_OK : RTPUSH_E_STATE;
-}
+RTPUSH_DEF int rtpush_step(rtpush_hub *hub, int timeout_ms) { return rp_hub_step(hub, timeout_ms); }
 
 RTPUSH_DEF int rtpush_run(rtpush_hub *hub) {
     while (!rtpush_step(hub, -1)) {}
@@ -15729,19 +16510,34 @@ RTPUSH_DEF int rtpush_run(rtpush_hub *hub) {
 }
 
 RTPUSH_DEF void rtpush_stop(rtpush_hub *hub) {
+    hub = rp_hub_leader(hub);
     RP_ATOMIC_WRITE(&hub->server->is_stopped, 1);
     rp_wake_up(&hub->server->wake);
 }
 
 RTPUSH_DEF int rtpush_fd(rtpush_hub *hub) { return hub->server->backend->fd ? hub->server->backend->fd(hub->server->state) : -1; }
 
-RTPUSH_DEF int rtpush_drain(rtpush_hub *hub, int64_t spread_ms, int64_t deadline_ms) {
+typedef struct rp_drain_call {
+    int64_t spread_ms, deadline_ms;
+} rp_drain_call;
+
+static int rp_drain_one(rtpush_hub *hub, void *arg) {
+    const rp_drain_call *call = (const rp_drain_call *)arg;
     rp_server *server = hub->server;
     if (server->is_draining) return RTPUSH_E_STATE;
-    server->drain_spread = spread_ms > 0 ? (uint64_t)RP_MIN(spread_ms, (int64_t)UINT32_MAX) : spread_ms < 0 ? 0 : 3000;
-    if (deadline_ms >= 0) rp_timer_start(&hub->wheel, &server->drain_timer, hub->wheel.now + (uint64_t)(deadline_ms ? deadline_ms : 10000));
+    server->drain_spread = call->spread_ms > 0 ? (uint64_t)RP_MIN(call->spread_ms, (int64_t)UINT32_MAX) : call->spread_ms < 0 ? 0 : 3000;
+    if (call->deadline_ms >= 0) rp_timer_start(&hub->wheel, &server->drain_timer, hub->wheel.now + (uint64_t)(call->deadline_ms ? call->deadline_ms : 10000));
     rp_server_drain(hub);
     return RTPUSH_OK;
+}
+
+RTPUSH_DEF int rtpush_drain(rtpush_hub *hub, int64_t spread_ms, int64_t deadline_ms) {
+    rp_drain_call call;
+    call.spread_ms = spread_ms;
+    call.deadline_ms = deadline_ms;
+    if (hub->loop) return RTPUSH_E_STATE;
+    int code = rp_drain_one(hub, &call);
+    return code ? code : rp_hub_call(hub, rp_drain_one, &call);
 }
 
 RTPUSH_DEF bool rtpush_is_draining(rtpush_hub *hub) { return hub->server->is_draining; }
@@ -15757,6 +16553,16 @@ RTPUSH_DEF int rtpush_post(rtpush_hub *hub, void (*fn)(rtpush_hub *hub, void *ar
     if (rp_posted_push(hub, posted, fn, arg)) return RTPUSH_OK;
     RTPUSH_FREE(posted);
     return RTPUSH_E_STATE;
+}
+
+RTPUSH_DEF int rtpush_post_session(rtpush_hub *hub, rtpush_session session, void (*fn)(rtpush_hub *hub, void *arg), void *arg) {
+#ifdef RP_CREW
+    uint32_t loop = (uint32_t)(session >> RP_LOOP_SHIFT & RP_LOOP_MASK);
+    if (hub->crew && loop >= hub->crew->count) return RTPUSH_E_GONE;
+    if (hub->crew) hub = hub->crew->loops[loop].hub;
+#endif
+    (void)session;
+    return rtpush_post(hub, fn, arg);
 }
 
 typedef struct rp_async {
@@ -15835,7 +16641,10 @@ RTPUSH_DEF void rtpush_bus_done(rtpush_hub *hub, uint64_t ticket, uint64_t seq, 
 
 // --- topics ---
 
-RTPUSH_DEF int rtpush_configure(rtpush_hub *hub, const char *pattern, const rtpush_topic_desc *desc) {
+static int rp_configure_one(rtpush_hub *hub, void *arg) {
+    const rtpush_rule *rule = (const rtpush_rule *)arg;
+    const char *pattern = rule->pattern;
+    const rtpush_topic_desc *desc = &rule->desc;
     int code = rp_rule_add(hub, pattern, desc);
     if (code) return rp_hub_error(hub, code, pattern);
     for (rp_node *node = rp_table_next(&hub->names, NULL); node; node = rp_table_next(&hub->names, node)) {
@@ -15845,6 +16654,14 @@ RTPUSH_DEF int rtpush_configure(rtpush_hub *hub, const char *pattern, const rtpu
         rp_log_trim_later(&hub->log, rp_source_topic(s));
     }
     return RTPUSH_OK;
+}
+
+RTPUSH_DEF int rtpush_configure(rtpush_hub *hub, const char *pattern, const rtpush_topic_desc *desc) {
+    rtpush_rule rule;
+    rule.pattern = pattern;
+    rule.desc = *desc;
+    int code = rp_configure_one(hub, &rule);
+    return code ? code : rp_hub_call(hub, rp_configure_one, &rule);
 }
 
 // The connection of a session that a host may subscribe: a WebSocket or an event stream.
@@ -15924,19 +16741,23 @@ static bool rp_is_here(rtpush_hub *hub, const char *identity) {
 }
 
 RTPUSH_DEF size_t rtpush_where(rtpush_hub *hub, const char *identity, bool (*each)(const char *node, void *user), void *user) {
-    char node[80];
+    size_t count = 0;
+#ifdef RP_SHARED
+    char node[80], last[80] = "";
     rp_crowd *crowd = hub->registry ? rp_crowd_find(hub, rp_slice("", 0)) : NULL;
     rp_member *member = crowd ? rp_crowd_find_member(hub, crowd, identity) : NULL;
-    size_t count = 0;
-    bool goes_on = each != NULL;
-    if (!hub->registry && rp_is_here(hub, identity)) return each ? each("", user), (size_t)1 : 1;
     for (const rp_life *life = member ? hub->registry->lives : NULL; life; life = life->next) {
         if (!rp_where_find(hub, life, member)) continue;
-        count++;
         snprintf(node, sizeof node, "%.*s", (int)strcspn(life->name, ":"), life->name);
-        if (goes_on) goes_on = each(node, user);
+        if (count && !strcmp(node, last)) continue; // loops of one node
+        memcpy(last, node, sizeof last);
+        count++;
+        if (each && !each(node, user)) each = NULL;
     }
-    return count;
+#endif
+    if (hub->registry || !rp_is_here(hub, identity)) return count;
+    if (each) each("", user);
+    return 1;
 }
 
 RTPUSH_DEF int rtpush_clear(rtpush_hub *hub, const char *topic) {
@@ -16306,3 +17127,5 @@ RTPUSH_DEF const char *rtpush_check(rtpush_hub *hub) { return rp_check_all(hub);
 #undef RP_CLIENT
 #undef RP_REDIS
 #undef RP_DIAL
+#undef RP_CREW
+#undef RP_SHARED

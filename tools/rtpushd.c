@@ -48,6 +48,7 @@ static const char usage[] =
     "  --publish open|off   whether clients may publish; open\n"
     "  --drain-spread MS    SIGTERM: readers are sent away within this time; 3000\n"
     "  --drain-deadline MS  and who is left after this one is cut; 10000; off: nobody is\n"
+    "  --threads N          so many loops share the work; 1\n"
     "  --journal DIR        keep the log there: a restart continues it\n"
     "  --fsync MS           how long what was answered may be off the disk; 100; always: not at all; off: as the system likes\n"
     "  --redis URL          share the log with the other nodes there: redis://[USER:PASS@]HOST[:PORT][/DB], rediss (TLS),\n"
@@ -125,6 +126,13 @@ static int64_t duration(const char *flag, const char *text, bool can_be_off) {
     if (can_be_off && !strcmp(text, "off")) return -1;
     if (errno || end == text || *end || ms < 0 || ms > 86400000) fail(2, flag, text, "not a number of milliseconds");
     return ms;
+}
+
+static int64_t threads_of(const char *text) {
+    char *end;
+    long n = strtol(text, &end, 10);
+    if (end == text || *end || n < 1 || n > 64) fail(2, "--threads", text, "1 to 64");
+    return n;
 }
 
 static void set_fsync(rtpush_journal_desc *desc, const char *text) {
@@ -275,6 +283,7 @@ static void take(options *o, const char *flag, const char *value) {
     else if (!strcmp(flag, "--key")) add(o->keys, &o->key_count, flag, value);
     else if (!strcmp(flag, "--client-ca")) o->tls.client_ca = value;
     else if (!strcmp(flag, "--drain-spread")) o->drain_spread = duration(flag, value, false);
+    else if (!strcmp(flag, "--threads")) o->desc.threads = threads_of(value);
     else if (!strcmp(flag, "--journal")) o->journal = value;
     else if (!strcmp(flag, "--redis")) o->redis = value;
     else if (!strcmp(flag, "--redis-log")) o->redis_desc.log = value;
@@ -289,7 +298,7 @@ static void take(options *o, const char *flag, const char *value) {
 static bool takes_value(const char *flag) {
     static const char *const flags[] = {"--listen", "--presence", "--mount", "--echo", "--hello", "--set", "--publish",
                                         "--cert",   "--key",      "--client-ca", "--drain-spread", "--drain-deadline",
-                                        "--journal", "--fsync", "--redis", "--redis-log", "--redis-ca", "--node"};
+                                        "--threads", "--journal", "--fsync", "--redis", "--redis-log", "--redis-ca", "--node"};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         if (!strcmp(flag, flags[i])) return true;
     return false;
