@@ -92,6 +92,7 @@
 //     >>resp          Redis's protocol
 //     >>redis         two connections to a Redis
 //     >>stream        the log as a Redis stream
+//     >>durable       topics that Redis keeps by themselves
 //     >>join          a node joins, is counted, leaves
 //     >>server        listeners, the turn
 //     >>create        a hub is made, steps, ends
@@ -477,6 +478,8 @@ typedef struct rtpush_redis_desc {
     const char *ca;      // rediss: a PEM file of the authorities to trust instead of the system's
     bool insecure;       // rediss: whoever answers is believed
     int64_t stream_max;  // 100,000: entries that Redis keeps, about
+    int64_t durable_max; // 1,000: messages that it keeps of a durable topic,
+    int64_t durable_ms;  // for 30 days behind the last one
     int64_t queue_bytes; // 4 MiB of publishes that are on their way,
     int64_t queue_ms;    // and 5,000 so long at most; then RTPUSH_E_UNAVAILABLE
     int64_t start_ms;    // 15,000: rtpush_create waits so long for Redis
@@ -660,6 +663,7 @@ typedef struct rtpush_topic_desc {
     int64_t history_ms;    // 0: desc.history_ms, -1 without end
     int slow;              // 0: desc.slow
     bool presence;         // tell in @presence/TOPIC who reads it
+    int durable;           // with Redis: 1 it has a stream of its own, -1 not; 0: @user/NAME alone has
 } rtpush_topic_desc;
 
 // One of desc.rules: what rtpush_configure would say.
@@ -3841,6 +3845,7 @@ struct rp_topic {
     rp_topic *next_trim;
     rp_topic *quiet_next, *quiet_prev; // the list of topics without readers, oldest first
     bool is_to_trim, is_quiet, has_presence;
+    bool is_whole; // of a durable one: nothing that Redis has of it is missing here
     rp_timer expiry;
     char text[1]; // the name
 };
@@ -4106,6 +4111,55 @@ static rp_msg *rp_log_append(rp_log *log, rp_topic *t, const rtpush_message *fro
     return m;
 }
 
+// Makes room in the spine for so many more, which may be older than what is there.
+static bool rp_log_reserve_all(rp_log *log, uint32_t count) {
+    rp_log_compact(log);
+    while (log->spine_cap < log->spine_end + count)
+        if (!rp_mem_grow(log->mem, (void **)&log->spine, &log->spine_cap, log->spine_cap, sizeof *log->spine)) return false;
+    return true;
+}
+
+// From the back, so that each moves once: both are ascending.
+static void rp_log_merge(rp_log *log, rp_msg **msgs, uint32_t count) {
+    uint32_t to = log->spine_end + count, from = log->spine_end;
+    log->spine_end = to;
+    log->held += count;
+    while (count) {
+        bool is_old = from && log->spine[from - 1].seq > msgs[count - 1]->seq;
+        to--;
+        if (is_old) { log->spine[to] = log->spine[--from]; continue; }
+        log->spine[to].msg = msgs[--count];
+        log->spine[to].seq = log->spine[to].msg->seq;
+    }
+}
+
+// Messages older than all that the topic holds come back; up to `lost` there is nothing. false: no memory, or a reader is
+// in the midst of them; nothing has changed.
+static bool rp_topic_take_back(rp_log *log, rp_topic *t, rp_msg **msgs, uint32_t count, uint64_t lost) {
+    uint64_t last = count ? msgs[count - 1]->seq : 0;
+    uint32_t cap = t->cap ? t->cap : 4;
+    for (uint32_t i = 0; i < t->source.count; i++)
+        if (t->source.entries[i].pos < last) return false;
+    if (count && t->count && rp_topic_at(t, 0)->seq <= last) return false; // one came meanwhile
+    while (cap < t->count + count) cap *= 2;
+    rp_msg **ring = (rp_msg **)rp_mem_resize(log->mem, NULL, cap * sizeof(rp_msg *));
+    if (!ring || !rp_log_reserve_all(log, count)) { rp_mem_free(log->mem, ring); return false; }
+    for (uint32_t i = 0; i < count; i++) {
+        ring[i] = msgs[i];
+        t->bytes += rp_msg_charge(msgs[i]);
+    }
+    for (uint32_t i = 0; i < t->count; i++) ring[count + i] = rp_topic_at(t, i);
+    rp_mem_free(log->mem, t->ring);
+    t->ring = ring;
+    t->first = 0;
+    t->cap = cap;
+    t->count += count;
+    rp_log_merge(log, msgs, count);
+    t->source.last = RP_MAX(t->source.last, last);
+    t->source.evicted = RP_MAX(lost, t->cleared);
+    return true;
+}
+
 // --- retention ---
 
 static void rp_topic_forget(rp_log *log, rp_topic *t, rp_msg *m) {
@@ -4130,6 +4184,7 @@ static void rp_topic_evict(rp_log *log, rp_topic *t) {
     if (!m->is_ephemeral) {
         rp_source_raise(t, m->seq);
         log->evictions++;
+        t->is_whole = false;
     }
     t->first = (t->first + 1) & (t->cap - 1);
     rp_topic_forget(log, t, m);
@@ -4337,7 +4392,7 @@ struct rtpush_hub {
     rtpush_desc desc; // with every default filled in
     const rp_hooks *hooks;
     struct rp_crew *crew;
-    uint32_t loop; // which of the crew
+    uint32_t loop, loops; // which of the crew, of how many
     rp_mem mem;
     rtpush_sys sys;
     rp_wheel wheel;
@@ -4365,6 +4420,8 @@ struct rtpush_hub {
     struct rp_outbox *outbox;   // publishes under way, idempotency keys
     bool is_loading;            // the bus: rtpush_create waits
     int load_code;              // it failed
+    // Of a bus that has more than the memory: must this reader wait for it? Then it is woken. NULL: nobody waits.
+    bool (*fetch)(rtpush_hub *hub, rtpush_slice topic, const rp_start *start, uint64_t conn, const rtpush_slice *ref);
     bool bus_is_due;            // something was appended, or it asked: its turn comes
     const char *bus_why;        // why it takes nothing now; NULL: it does
     bool is_leaving;            // of a drain: readers are sent away, nothing is published any more
@@ -4541,7 +4598,7 @@ static void rp_topic_set(rtpush_hub *hub, rp_topic *t, const rtpush_topic_desc *
 }
 
 static const rtpush_topic_desc *rp_hub_rule(const rtpush_hub *hub, rtpush_slice name) {
-    static const rtpush_topic_desc none = {0, 0, 0, 0, false};
+    static const rtpush_topic_desc none = {0, 0, 0, 0, false, 0};
     for (const rp_rule *rule = hub->rules; rule; rule = rule->next)
         if (rp_topic_matches(rp_slice(rule->pattern, rule->size), name)) return &rule->desc;
     return &none;
@@ -6769,6 +6826,7 @@ struct rp_conn {
     bool is_paused;   // nothing is read: input waits in `tail`
     bool is_resuming; // in server.resume
     bool is_in_input; // its input is being looked at
+    bool is_held, was_held; // its request waits for what a bus has, and is read again; it has waited
     bool is_counted;  // in server.ips
     bool awaits_pong;
     uint8_t events;   // rp_events: how a stream of events is spelled
@@ -8282,6 +8340,11 @@ static bool rp_envelope_since(char *base, rtpush_slice value, rp_start *start) {
     return start->kind != RP_START_BAD && (text || is_number || !value.size);
 }
 
+static void rp_envelope_join(rtpush_hub *hub, rp_conn *c, const char *topic, const rp_start *start, rtpush_slice ref) {
+    int code = rp_open_join(hub, c, rp_slice_of(topic), start, ref);
+    if (code) rp_envelope_refuse(hub, c, ref, code);
+}
+
 static void rp_envelope_subscribe(rtpush_hub *hub, rp_conn *c, char *base, const rp_said *said) {
     const char *topic;
     rp_start start;
@@ -8292,7 +8355,7 @@ static void rp_envelope_subscribe(rtpush_hub *hub, rp_conn *c, char *base, const
     if (code) {}
     else if (!rp_envelope_since(base, said->since, &start)) code = RTPUSH_E_ARGUMENT;
     else if (rp_conn_sub(hub, c, rp_slice_of(topic))) rp_envelope_ack(hub, c, said->ref, "cursor", rp_reader_cursor(hub, &c->reader));
-    else code = rp_open_join(hub, c, rp_slice_of(topic), &start, said->ref);
+    else if (!hub->fetch || !hub->fetch(hub, rp_slice_of(topic), &start, rp_conn_tag(c), &said->ref)) rp_envelope_join(hub, c, topic, &start, said->ref);
     if (code) rp_envelope_refuse(hub, c, said->ref, code);
 }
 
@@ -8654,6 +8717,13 @@ static void rp_route_unknown(rtpush_hub *hub, rp_conn *c, const rtpush_head *hea
     if (!c->text) rp_conn_drop(hub, c, 1011);
 }
 
+// Has the bus something that this reader needs and the memory does not have? Once: then it goes on with what there is.
+static bool rp_route_is_held(rtpush_hub *hub, rp_conn *c, const rp_start *start) {
+    for (uint32_t i = 0; i < hub->server->name_count && hub->fetch && !c->was_held; i++)
+        c->is_held |= hub->fetch(hub, hub->server->names[i], start, rp_conn_tag(c), NULL);
+    return c->is_held;
+}
+
 // A GET under the mount.
 static void rp_route_read(rtpush_request *request) {
     rtpush_hub *hub = request->hub;
@@ -8672,6 +8742,7 @@ static void rp_route_read(rtpush_request *request) {
     if (!wrong && !rp_start_read(head, !is_socket && !is_events, &start, &by_tag)) wrong = "since is a cursor, a number, latest, earliest or -N";
     if (!wrong && !is_socket && !is_events && !rp_poll_wait_read(hub, head, &wait_ms)) wrong = "wait is a number of seconds";
     if (wrong) { rp_reply_error(hub, c, 400, wrong, ""); return; }
+    if (c->is_head) wait_ms = 0;
     if (hub->server->is_draining && start.kind == RP_START_CURSOR && strcmp(start.epoch, hub->log.epoch)) {
         rp_conn_finish(hub, c); // it has been at our successor: it is to go there again, not to read our log once more (RFC 9112 §9.3.1)
         return;
@@ -8682,10 +8753,10 @@ static void rp_route_read(rtpush_request *request) {
         rp_reply_whole(hub, c, 200, "text/event-stream", rp_slice_of("Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"), rp_slice(NULL, 0));
         return;
     }
+    if (start.kind == RP_START_NONE && !is_socket && !is_events && wait_ms <= 0) start.kind = RP_START_EARLIEST;
+    if (rp_route_is_held(hub, c, &start)) return;
     c->events = (uint8_t)rp_events_asked(head);
     const rp_wire *wire = is_envelope ? &rp_wire_envelope : is_socket ? &rp_wire_raw : !is_events ? &rp_wire_poll : rp_events_wire(c);
-    if (c->is_head) wait_ms = 0;
-    if (start.kind == RP_START_NONE && !is_socket && !is_events && wait_ms <= 0) start.kind = RP_START_EARLIEST;
     bool has_cursor = start.kind >= RP_START_SEQ;
     int code = rp_open_reader(hub, c, wire, &request->login, rp_slice(key, key_size > 0 ? (size_t)key_size : 0), &start, &gap);
     if (code) { rp_reply_code(hub, c, code); return; }
@@ -10013,7 +10084,10 @@ static size_t rp_input_head(rtpush_hub *hub, rp_conn *c, const char *data, size_
     if (head->wants_websocket && (head->length || head->is_chunked)) { rp_input_refuse(hub, c, 400); return size; }
     if (head->length > (uint64_t)d->body_max) { rp_input_refuse(hub, c, 413); return size; }
     if (!head->is_chunked && head->length <= size - head_size) {
+        c->was_held = c->is_held;
+        c->is_held = false;
         rp_route(hub, c, head, rp_slice(data + head_size, (size_t)head->length));
+        if (c->is_held) { hub->stats.requests--; return 0; }
         return head_size + (size_t)head->length;
     }
     rp_input_await(hub, c, head, data, head_size, size);
@@ -10027,6 +10101,7 @@ static void rp_input_body_done(rtpush_hub *hub, rp_conn *c) {
     rtpush_parse_head(&hub->server->head, inflow->head.data, rp_buf_size(&inflow->head), (size_t)hub->desc.line_max,
                       (size_t)hub->desc.head_max, (size_t)hub->desc.headers_max);
     c->inflow = NULL;
+    c->was_held = true; // one with a body is not read again
     rp_route(hub, c, &hub->server->head, rp_buf_slice(&inflow->body));
     rp_buf_free(&hub->mem, &inflow->head);
     rp_buf_free(&hub->mem, &inflow->body);
@@ -10220,7 +10295,7 @@ static void rp_input(rtpush_hub *hub, rp_conn *c, char *data, size_t size) {
     size_t used = rp_input_take(hub, c, data, size), left = size - used;
     c->is_in_input = false;
     if (c->phase == RP_PHASE_DEAD) return;
-    bool waits = c->phase == RP_PHASE_WAIT || c->phase == RP_PHASE_REPLY || c->phase == RP_PHASE_PARKED || !rp_conn_has_room(hub, c);
+    bool waits = c->is_held || c->phase == RP_PHASE_WAIT || c->phase == RP_PHASE_REPLY || c->phase == RP_PHASE_PARKED || !rp_conn_has_room(hub, c);
     // A parked poll goes on reading a little, to see its client go.
     c->is_paused = left && waits && (c->phase != RP_PHASE_PARKED || left > (uint64_t)hub->desc.head_max);
     if (left) {
@@ -14140,6 +14215,7 @@ enum { RP_REDIS_URLS = 8, RP_REDIS_ANSWER_MS = 5000, RP_REDIS_BACKOFF_MS = 50, R
 
 typedef struct rp_redis rp_redis;
 typedef struct rp_letter rp_letter;
+typedef struct rp_fetch rp_fetch; // a durable topic that is being read
 
 // What happens with an answer.
 typedef struct rp_ask {
@@ -14159,6 +14235,7 @@ struct rp_letter {
     rp_letter *next;
     uint64_t ticket, number, began;
     bool is_sent, is_over; // over: whoever published it has an answer
+    bool is_durable, is_clear;
     size_t fields, fields_size, key_size, topic_size;
 };
 
@@ -14176,7 +14253,7 @@ struct rp_redis {
     char user[128], password[256], database[12], master[64]; // master: of sentinels
     rp_target to;
     // the connections
-    rp_line asking, following;
+    rp_line asking, following, fetching;
     rp_ask *asks;           // a ring
     uint32_t ask_first, ask_count, ask_cap;
     uint64_t failures, retry_at, beat_at;
@@ -14196,6 +14273,10 @@ struct rp_redis {
     uint64_t last_number;   // of letters
     rp_letter *letters, **letters_end;
     size_t letters_bytes;
+    rp_fetch *fetches;      // the first is under way
+    uint64_t fetch_left, fetch_until; // until: the first one's
+    uint32_t fetch_greetings;
+    bool is_fetching, has_fetch_frame;
     bool is_taken, is_forced; // another life has our name; had it, and is dead
     char taker[RP_NODE_MAX + 20];
     char why[160];
@@ -14213,6 +14294,7 @@ static void rp_redis_arm(rp_redis *r) {
     const rp_letter *letter = r->letters;
     while (letter && letter->is_over) letter = letter->next;
     if (letter) at = RP_MIN(at, letter->began + (uint64_t)r->desc.queue_ms);
+    if (r->fetches) at = RP_MIN(at, r->fetch_until);
     rp_timer_start(&r->hub->wheel, &r->timer, RP_MAX(RP_MIN(at, r->hub->wheel.now + 60000), r->hub->wheel.now + 1));
 }
 
@@ -14522,24 +14604,38 @@ static const char rp_script_join[] =
     "end\n"
     "return {'ok', epoch, string.format('%.0f', count)}\n";
 
-// append: ARGV: epoch, life, number, entries kept, milliseconds a key is kept, then the entry's fields. KEYS[5]: the
-// idempotency key, if there is one. A letter that was done before is not done again.
+// append: ARGV: epoch, life, number, entries kept, milliseconds a key is kept, of a durable topic how many it keeps ('-':
+// its history goes) and how long, then the entry's fields. KEYS behind the four: the idempotency key, if `key` says so;
+// the durable topic's stream. A letter that was done before is not done again.
 static const char rp_script_append[] =
     "redis.replicate_commands()\n"
     "if redis.call('GET', KEYS[3]) ~= ARGV[1] then return redis.error_reply('EPOCH the log is another one') end\n"
-    "if KEYS[5] then\n"
-    "  local was = redis.call('GET', KEYS[5])\n"
+    "local key = ARGV[8] == 'key' and KEYS[5]\n"
+    "local own = ARGV[6] ~= '' and KEYS[#KEYS]\n"
+    "if key then\n"
+    "  local was = redis.call('GET', key)\n"
     "  if was then return was end\n"
     "end\n"
     "local done = redis.call('HGET', KEYS[4], ARGV[2])\n"
     "if done and tonumber(done) >= tonumber(ARGV[3]) then return '' end\n"
     "local t = redis.call('TIME')\n"
     "local seq = string.format('%.0f', redis.call('INCR', KEYS[2]))\n"
-    "local r = redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[4], seq .. '-0', 'e', ARGV[1], 'n', ARGV[2] .. ':' .. ARGV[3],\n"
-    "  'w', string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000)), unpack(ARGV, 6))\n"
+    "local entry = {seq .. '-0', 'e', ARGV[1], 'n', ARGV[2] .. ':' .. ARGV[3],\n"
+    "  'w', string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000)), unpack(ARGV, 9)}\n"
+    "local r = redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[4], unpack(entry))\n"
     "if type(r) == 'table' and r.err then return redis.error_reply('EPOCH ' .. r.err) end\n"
     "redis.call('HSET', KEYS[4], ARGV[2], ARGV[3])\n"
-    "if KEYS[5] then redis.call('SET', KEYS[5], seq, 'PX', ARGV[5]) end\n"
+    "if key then redis.call('SET', key, seq, 'PX', ARGV[5]) end\n"
+    "if own and ARGV[6] == '-' then\n"
+    "  redis.call('DEL', own)\n"
+    "elseif own then\n"
+    "  r = redis.pcall('XADD', own, 'MAXLEN', ARGV[6], unpack(entry))\n"
+    "  if type(r) == 'table' and r.err then\n" // it has ids of a counter that is lost
+    "    redis.call('DEL', own)\n"
+    "    redis.call('XADD', own, unpack(entry))\n"
+    "  end\n"
+    "  redis.call('PEXPIRE', own, ARGV[7])\n"
+    "end\n"
     "return seq\n";
 
 // beat: this node lives. ARGV: node, life. Who has not said so for 10 s does not. Answers epoch, seq, then names and lives.
@@ -14566,6 +14662,18 @@ static const char rp_script_beat[] =
     "return out\n";
 
 // --- letters: what is to come into the log ---
+
+static bool rp_redis_is_durable(const rp_redis *r, const char *topic) {
+    int rule = rp_hub_rule(r->hub, rp_slice_of(topic))->durable;
+    return rule ? rule > 0 : !strncmp(topic, "@user/", 6);
+}
+
+// A user's own key: {LOG}:topic:NAME.
+static void rp_durable_key(rp_redis *r, rp_buf *out, const char *topic) {
+    char key[RP_TOPIC_MAX + RP_NODE_MAX + 16];
+    snprintf(key, sizeof key, "{%s}:topic:%s", r->desc.log, topic);
+    rp_resp_word(&r->hub->mem, out, key);
+}
 
 static void rp_letter_field(rp_redis *r, rp_buf *buf, rp_letter *letter, const char *name, rtpush_slice value) {
     rp_resp_word(&r->hub->mem, buf, name);
@@ -14614,6 +14722,10 @@ static int rp_redis_append(void *user, rtpush_hub *hub, const rtpush_publication
         for (unsigned i = 0; i < 3; i++) rp_buf_put(&hub->mem, buf, parts[i], strlen(parts[i]) + (i < 2));
         head.key_size = rp_buf_size(buf) - head.fields_size;
     }
+    head.topic_size = strlen(what->topic);
+    rp_buf_put(&hub->mem, buf, what->topic, head.topic_size + 1);
+    head.is_durable = !what->ephemeral && rp_redis_is_durable(r, what->topic);
+    head.is_clear = what->clear;
     head.ticket = ticket;
     return rp_letter_add(r, &head, buf) ? RTPUSH_OK : RTPUSH_E_MEMORY;
 }
@@ -14659,7 +14771,8 @@ static void rp_letter_answered(rp_redis *r, rp_letter *letter, rtpush_slice repl
 
 static void rp_letter_send(rp_redis *r, rp_letter *letter) {
     rp_mem *mem = &r->hub->mem;
-    rp_buf *out = rp_redis_run(r, RP_SCRIPT_APPEND, 4 + (letter->key_size > 0), 5 + letter->fields, rp_letter_answered, letter);
+    size_t keys_count = 4u + (letter->key_size > 0) + letter->is_durable;
+    rp_buf *out = rp_redis_run(r, RP_SCRIPT_APPEND, keys_count, 8 + letter->fields, rp_letter_answered, letter);
     const char *bytes = rp_letter_bytes(letter);
     static const char *const keys[] = {"log", "seq", "epoch", "done"};
     for (unsigned i = 0; i < RP_COUNT(keys); i++) rp_redis_key(r, out, keys[i]);
@@ -14674,11 +14787,16 @@ static void rp_letter_send(rp_redis *r, rp_letter *letter) {
         out->is_broken |= key.is_broken;
         rp_buf_free(mem, &key);
     }
+    if (letter->is_durable) rp_durable_key(r, out, bytes + letter->fields_size + letter->key_size);
     rp_resp_word(mem, out, r->epoch);
     rp_resp_word(mem, out, r->life);
     rp_resp_decimal(mem, out, letter->number);
     rp_resp_decimal(mem, out, (uint64_t)r->desc.stream_max);
     rp_resp_decimal(mem, out, (uint64_t)r->hub->desc.keys_ms);
+    if (letter->is_durable && !letter->is_clear) rp_resp_decimal(mem, out, (uint64_t)r->desc.durable_max);
+    else rp_resp_word(mem, out, letter->is_durable ? "-" : "");
+    rp_resp_decimal(mem, out, (uint64_t)r->desc.durable_ms);
+    rp_resp_word(mem, out, letter->key_size ? "key" : "");
     rp_buf_put(mem, out, bytes, letter->fields_size);
     letter->is_sent = true;
 }
@@ -14727,24 +14845,29 @@ static bool rp_stream_read(rp_entry_read *e, rtpush_slice reply) {
     return e->kind.size == 1 && e->topic.size <= RP_TOPIC_MAX && e->event.size <= RP_TOPIC_MAX && e->origin.size;
 }
 
-static int rp_stream_deliver(rp_redis *r, const rp_entry_read *e, const char *topic, char kind, bool is_ephemeral) {
+// The message that an entry is; kind -1: it is none.
+static void rp_stream_message(const rp_entry_read *e, const char *topic, char event[RP_TOPIC_MAX + 1], rtpush_message *m) {
+    const char *known = strchr(rp_kind_letters + 1, rp_lower(*e->kind.data));
+    memcpy(event, e->event.data ? e->event.data : "", e->event.size);
+    event[e->event.size] = 0;
+    memset(m, 0, sizeof *m);
+    m->topic = topic;
+    m->event = event;
+    m->data = e->data.data ? e->data.data : "";
+    m->size = e->data.size;
+    m->kind = known && *known ? (int)(known - rp_kind_letters) : -1;
+    m->ephemeral = *e->kind.data != rp_lower(*e->kind.data);
+    m->seq = e->seq;
+}
+
+static int rp_stream_deliver(rp_redis *r, const rp_entry_read *e, const char *topic) {
     rtpush_hub *hub = r->hub;
     rtpush_message m;
     char event[RP_TOPIC_MAX + 1];
     uint64_t wall;
-    const char *known = strchr(rp_kind_letters + 1, kind);
-    memcpy(event, e->event.data ? e->event.data : "", e->event.size);
-    event[e->event.size] = 0;
-    memset(&m, 0, sizeof m);
-    m.topic = topic;
-    m.event = event;
-    m.data = e->data.data ? e->data.data : "";
-    m.size = e->data.size;
-    m.kind = known ? (int)(known - rp_kind_letters) : -1;
-    m.ephemeral = is_ephemeral;
-    m.seq = e->seq;
+    rp_stream_message(e, topic, event, &m);
     if (r->is_loading && rp_slice_number(e->wall, &wall)) m.time_ms = (int64_t)RP_MIN(wall, (uint64_t)INT64_MAX); // what comes now is of now
-    bool is_past = is_ephemeral && r->is_loading;
+    bool is_past = m.ephemeral && r->is_loading;
     int code = is_past ? RTPUSH_OK : rtpush_bus_deliver(hub, &m);
     if (code && code != RTPUSH_E_MEMORY) rp_hub_log(hub, "redis: entry %" PRIu64 " of the stream: %s", e->seq, rtpush_strerror(code));
     return code;
@@ -14770,7 +14893,7 @@ static int rp_stream_apply(rp_redis *r, const rp_entry_read *e) {
     topic[e->topic.size] = 0;
     snprintf(life, sizeof life, "%.*s", (int)RP_MIN(e->life.size, sizeof life - 1), e->life.size ? e->life.data : "");
     if (kind == 'c') code = rtpush_bus_clear(hub, topic, e->seq);
-    else if (strchr(rp_kind_letters + 1, rp_lower(kind))) code = rp_stream_deliver(r, e, topic, rp_lower(kind), kind != rp_lower(kind));
+    else if (strchr(rp_kind_letters + 1, rp_lower(kind))) code = rp_stream_deliver(r, e, topic);
     if (code != RTPUSH_E_MEMORY && hub->log.head < e->seq) code = rp_registry_hear(hub, r->is_loading && kind != 'h' ? '-' : kind, life, topic, e->data, e->seq);
     if (code == RTPUSH_E_MEMORY) return code;
     rp_stream_own(r, e);
@@ -14916,6 +15039,214 @@ static void rp_stream_follow(rp_redis *r) {
     else rp_redis_arm(r);
 }
 
+#endif // RP_REDIS
+
+// ============================================================================
+// >>durable  topics whose history Redis keeps by themselves  (uses: redis, stream)
+//
+// A durable topic's messages stand in a stream of its own, too: what is kept for a user who
+// is away does not leave with the common one's oldest. It is read when somebody asks for
+// what the memory does not have; who asked waits for that, as for a poll.
+// ============================================================================
+#ifdef RP_REDIS
+enum { RP_FETCH_MS = 3000 };
+
+// Who waits: a connection whose request is read again, or a subscription of an envelope (then topic, ref follow).
+typedef struct rp_fetch_waiter {
+    struct rp_fetch_waiter *next;
+    uint64_t conn;
+    bool is_subscription;
+    rp_start start;
+    size_t ref_size;
+} rp_fetch_waiter;
+
+struct rp_fetch {
+    rp_fetch *next;
+    rp_fetch_waiter *waiters;
+    uint64_t until;
+    rp_msg **found; // older than what is held, ascending
+    uint32_t count, cap, entries;
+    uint64_t first; // seq of the first entry, 0: there is none
+    char topic[RP_TOPIC_MAX + 1];
+};
+
+static rp_fetch **rp_fetch_find(rp_redis *r, rtpush_slice topic) {
+    rp_fetch **at = &r->fetches;
+    while (*at && !rp_slice_equals(topic, (*at)->topic)) at = &(*at)->next;
+    return at;
+}
+
+static void rp_fetch_free(rp_redis *r, rp_fetch *fetch) {
+    rp_fetch **at = rp_fetch_find(r, rp_slice_of(fetch->topic));
+    *at = fetch->next;
+    for (uint32_t i = 0; i < fetch->count; i++) rp_msg_free(&r->hub->log, fetch->found[i]);
+    rp_mem_free(&r->hub->mem, fetch->found);
+    for (rp_fetch_waiter *waiter = fetch->waiters, *next; waiter; waiter = next) {
+        next = waiter->next;
+        rp_mem_free(&r->hub->mem, waiter);
+    }
+    rp_mem_free(&r->hub->mem, fetch);
+}
+
+static void rp_fetch_wake(rp_redis *r, const rp_fetch_waiter *waiter, const char *topic) {
+    rtpush_hub *hub = r->hub;
+    rp_conn *c = (rp_conn *)rp_slab_find(&hub->server->conns, waiter->conn);
+    if (!c || !rp_conn_is_live(c)) return;
+    if (!waiter->is_subscription) { rp_conn_resume_later(hub, c); return; }
+    if (c->phase == RP_PHASE_SOCKET) rp_envelope_join(hub, c, topic, &waiter->start, rp_slice(waiter + 1, waiter->ref_size));
+}
+
+// It has come, or it will not: whoever waits goes on with what there is.
+static void rp_fetch_end(rp_redis *r, rp_fetch *fetch, bool is_whole) {
+    rtpush_hub *hub = r->hub;
+    int code = RTPUSH_OK;
+    rp_topic *t = is_whole ? rp_hub_topic(hub, rp_slice_of(fetch->topic), &code) : NULL;
+    bool is_full = fetch->entries >= (uint64_t)r->desc.durable_max; // then older ones were dropped
+    if (t && rp_topic_take_back(&hub->log, t, fetch->found, fetch->count, is_full ? fetch->first - 1 : 0)) {
+        fetch->count = 0; // they are the topic's now
+        t->is_whole = true;
+        t->keep.count = RP_MAX(t->keep.count, (uint32_t)RP_MIN(r->desc.durable_max, (int64_t)UINT32_MAX));
+        t->keep.bytes = UINT64_MAX; // what all history may take is the limit
+        t->keep.ms = -1;
+    }
+    for (const rp_fetch_waiter *waiter = fetch->waiters; waiter; waiter = waiter->next) rp_fetch_wake(r, waiter, fetch->topic);
+    rp_fetch_free(r, fetch);
+    if (t) rp_log_trim_later(&hub->log, t);
+}
+
+static void rp_fetch_entry(rp_redis *r, rp_fetch *fetch, const rp_entry_read *e) {
+    rtpush_hub *hub = r->hub;
+    int code = RTPUSH_OK;
+    rp_topic *t = rp_hub_topic(hub, rp_slice_of(fetch->topic), &code);
+    rtpush_message m;
+    char event[RP_TOPIC_MAX + 1];
+    uint64_t wall = 0, held = t && t->count ? rp_topic_at(t, 0)->seq : hub->log.head + 1;
+    if (!fetch->first) fetch->first = e->seq;
+    fetch->entries++;
+    if (!t || e->seq >= held || (fetch->count && e->seq <= fetch->found[fetch->count - 1]->seq)) return;
+    if (!rp_mem_grow(&hub->mem, (void **)&fetch->found, &fetch->cap, fetch->count, sizeof *fetch->found)) return;
+    rp_stream_message(e, fetch->topic, event, &m);
+    m.seq = e->seq;
+    rp_slice_number(e->wall, &wall);
+    int64_t age = RP_MAX(rp_hub_wall(hub) - (int64_t)RP_MIN(wall, (uint64_t)INT64_MAX), (int64_t)0);
+    rp_msg *msg = m.kind < 0 ? NULL : rp_msg_new(&hub->log, t, &m, hub->wheel.now - (uint64_t)age);
+    if (msg) fetch->found[fetch->count++] = msg;
+}
+
+// --- the connection that fetches: one topic after the other, entry by entry ---
+
+static void rp_fetch_ask(rp_redis *r) {
+    rp_mem *mem = &r->hub->mem;
+    rp_buf *out = rp_link_out(r->hub, r->fetching.link);
+    rp_resp_count(mem, out, 4);
+    rp_resp_word(mem, out, "XRANGE");
+    rp_durable_key(r, out, r->fetches->topic);
+    rp_resp_word(mem, out, "-");
+    rp_resp_word(mem, out, "+");
+    r->is_fetching = true;
+    r->has_fetch_frame = false;
+}
+
+static void rp_fetch_close(rp_redis *r) {
+    rp_line_close(r, &r->fetching);
+    r->is_fetching = false;
+    while (r->fetches) rp_fetch_end(r, r->fetches, false);
+}
+
+// What was taken; 0: more is needed; -1: this is not what was asked for.
+static ptrdiff_t rp_fetch_step(rp_redis *r, rtpush_slice in) {
+    rp_resp item;
+    rp_entry_read e;
+    bool is_frame = !r->fetch_greetings && !r->has_fetch_frame;
+    ptrdiff_t n = is_frame ? rp_resp_item(&item, in.data, in.size, rp_redis_size_max(r)) : rp_resp_whole(&r->fetching.scan, in.data, in.size, rp_redis_size_max(r));
+    if (n <= 0) return n;
+    if (r->fetch_greetings) {
+        if (*in.data == '-') return -1;
+        r->fetch_greetings--;
+    } else if (is_frame) {
+        if (item.type != '*' || !r->is_fetching) return -1;
+        r->has_fetch_frame = true;
+        r->fetch_left = item.children;
+    } else {
+        r->fetch_left--;
+        if (!rp_stream_read(&e, rp_slice(in.data, (size_t)n))) return -1;
+        rp_fetch_entry(r, r->fetches, &e);
+    }
+    if (r->has_fetch_frame && !r->fetch_left) {
+        r->is_fetching = r->has_fetch_frame = false;
+        rp_fetch_end(r, r->fetches, true);
+    }
+    if (!r->fetch_greetings && !r->is_fetching && r->fetches) rp_fetch_ask(r);
+    return n;
+}
+
+static void rp_fetch_input(rtpush_hub *hub, rp_link *l) {
+    rp_redis *r = (rp_redis *)l->user;
+    (void)hub;
+    while (l->phase == RP_LINK_OPEN && rp_buf_size(&l->in)) {
+        ptrdiff_t n = rp_fetch_step(r, rp_buf_slice(&l->in));
+        if (n < 0) { rp_hub_log(hub, "redis: a topic's stream is not what it should be"); rp_fetch_close(r); return; }
+        if (!n) return;
+        l->in.start += (size_t)n;
+    }
+}
+
+static void rp_fetch_opened(rtpush_hub *hub, rp_link *l) {
+    rp_redis *r = (rp_redis *)l->user;
+    (void)hub;
+    r->fetch_greetings = rp_redis_greet(r, l);
+    r->has_fetch_frame = false;
+}
+
+static void rp_fetch_lost(rtpush_hub *hub, rp_link *l, int code, const char *why) {
+    rp_redis *r = (rp_redis *)l->user;
+    (void)hub, (void)l, (void)code, (void)why;
+    r->fetching.link = NULL;
+    rp_fetch_close(r);
+}
+
+static const rp_link_owner rp_fetch_links = {rp_fetch_opened, rp_fetch_input, rp_fetch_lost};
+
+static void rp_fetch_expire(rp_redis *r) {
+    if (r->fetches && r->hub->wheel.now >= r->fetches->until) rp_fetch_close(r); // they were asked for in order
+    if (r->fetches) r->fetch_until = r->fetches->until;
+}
+
+// --- asking for a topic ---
+
+// Does a reader that starts there need what only Redis has? Then it waits: true.
+static bool rp_redis_fetch(rtpush_hub *hub, rtpush_slice name, const rp_start *start, uint64_t conn, const rtpush_slice *ref) {
+    rp_redis *r = (rp_redis *)hub->desc.bus->user;
+    char topic[RP_TOPIC_MAX + 1];
+    memcpy(topic, name.data, name.size);
+    topic[name.size] = 0;
+    if (r->phase != RP_REDIS_LIVE || rp_topic_is_pattern(name) || !rp_redis_is_durable(r, topic)) return false;
+    const rp_topic *t = rp_hub_find_topic(hub, name);
+    bool is_cursor = start->kind == RP_START_SEQ || (start->kind == RP_START_CURSOR && !strcmp(start->epoch, hub->log.epoch));
+    if ((t && t->is_whole) || start->kind <= RP_START_LATEST || (is_cursor && start->seq >= rp_hub_lost(hub, name))) return false;
+    rp_fetch *fetch = *rp_fetch_find(r, name);
+    rp_fetch_waiter *waiter = (rp_fetch_waiter *)rp_mem_get(&hub->mem, sizeof *waiter + (ref ? ref->size : 0));
+    bool is_new = !fetch;
+    if (is_new) fetch = (rp_fetch *)rp_mem_get(&hub->mem, sizeof *fetch);
+    if (!waiter || !fetch) { rp_mem_free(&hub->mem, waiter); return false; } // it is told of a gap
+    waiter->conn = conn;
+    waiter->start = *start;
+    waiter->is_subscription = ref != NULL;
+    if (ref && ref->size) memcpy(waiter + 1, ref->data, waiter->ref_size = ref->size);
+    waiter->next = fetch->waiters;
+    fetch->waiters = waiter;
+    if (!is_new) return true;
+    memcpy(fetch->topic, topic, name.size + 1);
+    fetch->until = hub->wheel.now + RP_FETCH_MS;
+    if (!r->fetches) r->fetch_until = fetch->until;
+    bool is_idle = r->fetching.link && !r->fetches && !r->fetch_greetings;
+    *rp_fetch_find(r, name) = fetch;
+    if (!r->fetching.link) r->fetching.link = rp_link_open(hub, &rp_fetch_links, r, &r->to), r->fetch_greetings = 1;
+    if (!r->fetching.link) { rp_fetch_free(r, fetch); return false; }
+    if (is_idle && r->fetching.link->phase == RP_LINK_OPEN) rp_fetch_ask(r);
+    rp_redis_arm(r);
+    return true;
+}
 #endif // RP_REDIS
 
 // ============================================================================
@@ -15123,6 +15454,7 @@ static void rp_redis_fire(rtpush_hub *hub, rp_timer *timer) {
     rp_redis *r = RP_OWNER(rp_redis, timer, timer);
     uint64_t now = hub->wheel.now;
     rp_letters_expire(r);
+    rp_fetch_expire(r);
     if (now >= RP_MIN(r->asking.due, r->following.due)) rp_redis_lose(r, "it does not answer");
     if (r->phase == RP_REDIS_AWAY && now >= r->retry_at) rp_redis_connect(r);
     else if (r->phase == RP_REDIS_JOIN && now >= r->beat_at && r->is_taken) rp_redis_list(r);
@@ -15160,6 +15492,7 @@ static int rp_redis_open(void *user, rtpush_hub *hub) {
     r->first_until = hub->wheel.now + (uint64_t)r->desc.start_ms;
     r->retry_at = hub->wheel.now;
     r->to.url = &r->urls[0];
+    hub->fetch = rp_redis_fetch;
     int code = rp_registry_open(hub, r->life, rp_redis_announce);
     if (!code) rp_redis_connect(r);
     rp_redis_arm(r);
@@ -15179,6 +15512,8 @@ static void rp_redis_close(void *user, rtpush_hub *hub) {
     if (hub && r->hub) {
         if (r->phase == RP_REDIS_LIVE) rp_redis_goodbye(r);
         r->phase = RP_REDIS_OVER;
+        while (r->fetches) rp_fetch_free(r, r->fetches);
+        rp_line_close(r, &r->fetching);
         rp_line_close(r, &r->asking);
         rp_line_close(r, &r->following);
         rp_timer_stop(&hub->wheel, &r->timer);
@@ -15202,6 +15537,8 @@ RTPUSH_DEF const rtpush_bus *rtpush_redis(const char *url, const rtpush_redis_de
     snprintf(r->node, sizeof r->node, "%s", desc && desc->node ? desc->node : "");
     r->desc.log = r->log;
     if (!r->desc.stream_max) r->desc.stream_max = 100000;
+    if (!r->desc.durable_max) r->desc.durable_max = 1000;
+    if (!r->desc.durable_ms) r->desc.durable_ms = INT64_C(2592000000);
     if (!r->desc.queue_bytes) r->desc.queue_bytes = 4194304;
     if (!r->desc.queue_ms) r->desc.queue_ms = 5000;
     if (!r->desc.start_ms) r->desc.start_ms = 15000;
@@ -15447,14 +15784,15 @@ static void rp_drain_cut(rtpush_hub *hub, rp_timer *timer) {
 
 // place of count: each client has its own moment to be closed at, and its own delay to come back after.
 static void rp_drain_conn(rtpush_hub *hub, rp_conn *c, uint64_t place, uint64_t count) {
-    uint64_t delay = hub->server->drain_spread * (2 * place + 1) / (2 * count);
+    uint64_t loops = RP_MAX(hub->loops, 1u); // they do the same at once: each its share of a step
+    uint64_t delay = hub->server->drain_spread * (2 * (place * loops + hub->loop) + 1) / (2 * count * loops);
     rp_poll_answer answer;
     if (c->phase == RP_PHASE_PARKED) {
         rp_poll_answer_init(&answer, NULL);
         answer.reconnect_ms = (int64_t)delay;
         rp_poll_reply(hub, c, &answer, true);
     } else if (c->phase == RP_PHASE_STREAM || c->phase == RP_PHASE_SOCKET) {
-        c->drain_at = hub->wheel.now + 1 + hub->server->drain_spread * place / count;
+        c->drain_at = hub->wheel.now + 1 + hub->server->drain_spread * (place * loops + hub->loop) / (count * loops);
         c->drain_ms = (uint32_t)delay;
         rp_conn_arm(hub, c);
     }
@@ -15815,7 +16153,8 @@ typedef struct rp_crew {
     rp_mem mem;
     rp_hash_key hash_key;
     uint32_t count, running, next; // next: who gets the next connection
-    bool is_ending, is_told; // told: what was added since the others were woken
+    bool is_ending;
+    bool is_told;          // the others were woken since something was added; the leader's alone
     rp_item *first, *last;
     size_t bytes, letters; // of items; of letters to the leader
     rp_table audiences;
@@ -15845,8 +16184,7 @@ static void rp_item_release(rp_crew *crew, rp_item *item) {
 static void rp_crew_tap(rtpush_hub *hub, const rp_tap *tap) {
     rp_crew *crew = hub->crew;
     size_t topic = strlen(tap->topic) + 1, event = strlen(tap->event) + 1, size = sizeof(rp_item) + topic + event + tap->data.size;
-    if (hub->loop || crew->bytes > (uint64_t)hub->desc.history_total_bytes) return;
-    rp_item *item = (rp_item *)RTPUSH_REALLOC(NULL, size);
+    rp_item *item = hub->loop ? NULL : (rp_item *)RTPUSH_REALLOC(NULL, size);
     if (!item) return;
     memset(item, 0, sizeof *item);
     item->refs = crew->count - 1;
@@ -15861,11 +16199,15 @@ static void rp_crew_tap(rtpush_hub *hub, const rp_tap *tap) {
     memcpy((char *)(item + 1) + topic, tap->event, event);
     if (item->size) memcpy((char *)(item + 1) + topic + event, tap->data.data, item->size);
     pthread_mutex_lock(&crew->lock);
-    crew->last->next = item;
-    RP_ATOMIC_WRITE(&crew->last, item);
-    crew->bytes += size;
-    crew->is_told = false;
+    bool has_room = crew->bytes <= (uint64_t)hub->desc.history_total_bytes;
+    if (has_room) {
+        crew->last->next = item;
+        RP_ATOMIC_WRITE(&crew->last, item);
+        crew->bytes += size;
+    }
     pthread_mutex_unlock(&crew->lock);
+    crew->is_told &= !has_room; // the leader's alone
+    if (!has_room) RTPUSH_FREE(item);
 }
 
 // At the end of the leader's turn, so that the others find all of it.
@@ -16329,6 +16671,7 @@ static int rp_loop_begin(rp_crew *crew, uint32_t i, const rtpush_desc *desc) {
     if (!hub) return code;
     hub->crew = crew;
     hub->loop = i;
+    hub->loops = crew->count;
     hub->hooks = &rp_crew_hooks;
     loop->hub = hub;
     crew->running++;
@@ -16378,6 +16721,7 @@ static int rp_crew_begin(rtpush_hub *hub, const rtpush_desc *desc) {
     snprintf(crew->loops[0].life, sizeof crew->loops[0].life, "%s", hub->registry ? hub->registry->own : ":");
     if (!hub->registry) code = rp_registry_open(hub, crew->loops[0].life, rp_leader_announce);
     hub->crew = crew;
+    hub->loops = crew->count;
     hub->hooks = &rp_crew_hooks;
     for (uint32_t i = 1; i < count && !code; i++) code = rp_loop_begin(crew, i, desc);
     if (code) rp_crew_end(hub);

@@ -16,12 +16,14 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
-#define LIST_MAX 64 // of --listen and of --presence
+#define LIST_MAX 64 // of --listen, and of rules
 
 typedef struct options {
     rtpush_desc desc;
-    const char *listen[LIST_MAX], *presence[LIST_MAX];
-    int listens, presences;
+    const char *listen[LIST_MAX];
+    int listens;
+    rtpush_rule rules[LIST_MAX + 1]; // --presence, --durable; one for each pattern
+    int rule_count;
     const char *echo, *hello;
     rtpush_tls_desc tls;
     const char *certs[LIST_MAX], *keys[LIST_MAX];
@@ -31,7 +33,6 @@ typedef struct options {
     rtpush_journal_desc journal_desc;
     const char *redis;
     rtpush_redis_desc redis_desc;
-    rtpush_rule rules[LIST_MAX + 1];
 } options;
 
 static const char usage[] =
@@ -55,6 +56,7 @@ static const char usage[] =
     "                       unix:PATH, redis+sentinel://HOST,HOST/MASTER\n"
     "  --redis-log NAME     which log; rtpush\n"
     "  --redis-ca FILE      rediss: who may have signed its certificate; the system's authorities\n"
+    "  --durable PATTERN    with --redis: these topics have streams of their own, as @user/NAME has; repeatable\n"
     "  --node NAME          this node's name, no other's; a random one\n"
     "  --set NAME=VALUE     a setting from the list below; repeatable\n"
     "  --verbose            say what happens, on stderr\n"
@@ -249,6 +251,16 @@ static void add(const char **list, int *count, const char *flag, const char *val
     list[(*count)++] = value;
 }
 
+// The rule of a pattern, the first time with it.
+static rtpush_topic_desc *rule_of(options *o, const char *flag, const char *pattern) {
+    if (!rtpush_is_topic(pattern, strlen(pattern), true)) fail(2, flag, pattern, rtpush_strerror(RTPUSH_E_TOPIC));
+    for (int i = 0; i < o->rule_count; i++)
+        if (!strcmp(o->rules[i].pattern, pattern)) return &o->rules[i].desc;
+    if (o->rule_count == LIST_MAX) fail(2, flag, pattern, "too many of them");
+    o->rules[o->rule_count].pattern = pattern;
+    return &o->rules[o->rule_count++].desc;
+}
+
 static const char *path_of(const char *flag, const char *value) {
     if (*value != '/') fail(2, flag, value, "a path starts with /");
     return value;
@@ -274,7 +286,8 @@ static bool take_word(options *o, const char *flag) {
 
 static void take(options *o, const char *flag, const char *value) {
     if (!strcmp(flag, "--listen")) add(o->listen, &o->listens, flag, value);
-    else if (!strcmp(flag, "--presence")) add(o->presence, &o->presences, flag, value);
+    else if (!strcmp(flag, "--presence")) rule_of(o, flag, value)->presence = true;
+    else if (!strcmp(flag, "--durable")) rule_of(o, flag, value)->durable = 1;
     else if (!strcmp(flag, "--mount")) o->desc.mount = path_of(flag, value);
     else if (!strcmp(flag, "--echo")) o->echo = path_of(flag, value);
     else if (!strcmp(flag, "--hello")) o->hello = path_of(flag, value);
@@ -298,7 +311,7 @@ static void take(options *o, const char *flag, const char *value) {
 static bool takes_value(const char *flag) {
     static const char *const flags[] = {"--listen", "--presence", "--mount", "--echo", "--hello", "--set", "--publish",
                                         "--cert",   "--key",      "--client-ca", "--drain-spread", "--drain-deadline",
-                                        "--threads", "--journal", "--fsync", "--redis", "--redis-log", "--redis-ca", "--node"};
+                                        "--threads", "--journal", "--fsync", "--durable", "--redis", "--redis-log", "--redis-ca", "--node"};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         if (!strcmp(flag, flags[i])) return true;
     return false;
@@ -405,11 +418,6 @@ static void choose_bus(options *o) {
 
 static rtpush_hub *start(options *o) {
     int code = 0;
-    for (int i = 0; i < o->presences; i++) {
-        if (!rtpush_is_topic(o->presence[i], strlen(o->presence[i]), true)) fail(2, "--presence", o->presence[i], rtpush_strerror(RTPUSH_E_TOPIC));
-        o->rules[i].pattern = o->presence[i];
-        o->rules[i].desc.presence = true;
-    }
     o->desc.rules = o->rules;
     choose_bus(o);
     rtpush_hub *hub = rtpush_create_ex(&o->desc, &code);
