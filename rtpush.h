@@ -4383,6 +4383,7 @@ typedef struct rp_hooks {
     size_t (*subscribers)(rtpush_hub *hub, rtpush_slice name);
     void (*gather)(rtpush_hub *hub, rtpush_stats *n);
     void (*note)(rtpush_hub *hub, const rtpush_stats *n);
+    uint64_t (*connected)(rtpush_hub *hub, int by); // how many connections all have
     bool (*deal)(rtpush_hub *hub, int fd, const rtpush_peer *peer, bool is_tls);
     bool (*is_over)(rtpush_hub *hub);
     void (*end)(rtpush_hub *hub);
@@ -6065,6 +6066,8 @@ typedef struct rp_crowd {
     rp_table members;
     uint32_t present; // members that are there
     uint64_t changed;       // seq of the last presence message
+    uint64_t shown_ms;      // and when that was, where nodes share a log
+    bool is_owed;           // there are news that came too soon behind it
     rp_timer timer;
     uint8_t size;
     char topic[1];
@@ -6230,7 +6233,8 @@ static bool rp_crowd_announce(rtpush_hub *hub, rp_crowd *crowd) {
         rp_buf_put(&hub->mem, &buf, member->refs ? "+" : "-", 1);
         rp_buf_put(&hub->mem, &buf, member->name, strlen(member->name) + 1);
     }
-    bool is_told = !buf.is_broken && (!rp_buf_size(&buf) || !hub->announce(hub, crowd->topic, rp_buf_slice(&buf)));
+    bool is_due = rp_buf_size(&buf) || crowd->is_owed;
+    bool is_told = !buf.is_broken && (!is_due || !hub->announce(hub, crowd->topic, rp_buf_slice(&buf)));
     rp_buf_free(&hub->mem, &buf);
     for (rp_node *node = rp_table_next(&crowd->members, NULL); node && is_told; node = rp_table_next(&crowd->members, node)) {
         rp_member *member = RP_OWNER(rp_member, node, node);
@@ -6550,12 +6554,17 @@ static bool rp_where_add(rtpush_hub *hub, rp_life *life, rp_crowd *crowd, rp_mem
 }
 
 // Tells who reads @presence/TOPIC what an entry of the log has changed: the message has the entry's seq.
-static int rp_registry_show(rtpush_hub *hub, rp_crowd *crowd, uint64_t seq) {
+static int rp_registry_show(rtpush_hub *hub, rp_crowd *crowd, uint64_t seq, bool is_own) {
     char topic[RP_TOPIC_MAX + 12];
     rtpush_message m;
     int code = RTPUSH_OK;
     snprintf(topic, sizeof topic, "@presence/%s", crowd->topic);
-    if (crowd->size && strlen(topic) <= RP_TOPIC_MAX && rp_crowd_has_news(hub, crowd)) {
+    bool is_shown = crowd->size && strlen(topic) <= RP_TOPIC_MAX && rp_crowd_has_news(hub, crowd);
+    if (is_shown && crowd->shown_ms && hub->wheel.now < crowd->shown_ms + (uint64_t)hub->desc.presence_ms) {
+        if (is_own) crowd->is_owed = true, rp_crowd_touch(hub, crowd); // an empty word, later, tells all of them
+        return RTPUSH_OK;
+    }
+    if (is_shown) {
         rp_buf *buf = rp_crowd_news(hub, crowd);
         memset(&m, 0, sizeof m);
         m.topic = topic;
@@ -6568,7 +6577,9 @@ static int rp_registry_show(rtpush_hub *hub, rp_crowd *crowd, uint64_t seq) {
         code = buf->is_broken ? RTPUSH_E_MEMORY : rp_hub_append(hub, &m);
         if (code) return code;
         crowd->changed = seq;
+        crowd->shown_ms = hub->wheel.now;
     }
+    crowd->is_owed = false;
     rp_crowd_settle(hub, crowd);
     if (!crowd->members.count) rp_crowd_free(hub, crowd);
     return code;
@@ -6592,7 +6603,7 @@ static int rp_registry_change(rtpush_hub *hub, const char *name, const char *top
         if (*word.data == '+' && !rp_where_add(hub, life, crowd, member)) return RTPUSH_E_MEMORY;
         if (*word.data == '-' && where) rp_where_remove(hub, where);
     }
-    return rp_registry_show(hub, crowd, seq);
+    return rp_registry_show(hub, crowd, seq, !strcmp(name, hub->registry->own));
 }
 
 // A life is over: nobody is there by it any more.
@@ -6605,7 +6616,7 @@ static int rp_registry_drop(rtpush_hub *hub, rtpush_slice life, const char *topi
         if (where->crowd == crowd && rp_slice_equals(life, where->life->name)) rp_where_remove(hub, where);
     }
     if (rp_slice_equals(life, hub->registry->own)) rp_crowd_announce_all(hub, crowd); // we were taken for dead
-    return rp_registry_show(hub, crowd, seq);
+    return rp_registry_show(hub, crowd, seq, true);
 }
 
 // Somebody has begun who knows nobody.
@@ -7269,6 +7280,7 @@ static void rp_conn_free(rtpush_hub *hub, rp_conn *c) {
     rp_conn_forget_text(hub, &c->text);
     if (c->is_counted) rp_ip_count(hub, c, -1);
     rp_slab_give(&server->conns, &c->slot);
+    if (hub->hooks) hub->hooks->connected(hub, -1);
     hub->stats.connections--;
 }
 
@@ -13354,7 +13366,7 @@ static rtpush_message rp_record_message(const rp_record *r) {
 // and begins another epoch. It is also the lock against a second process.
 // ============================================================================
 #ifdef RP_SERVER
-enum { RP_DUMP_BYTES = 1048576 };
+enum { RP_DUMP_BYTES = 1048576, RP_HEAL_MS = 500 };
 
 // A publish between append and its end.
 typedef struct rp_due {
@@ -13368,9 +13380,12 @@ typedef struct rp_journal {
     rtpush_journal_desc desc;
     rtpush_hub *hub;
     int fd, head_fd;       // the segment that is appended to; -1: the next write begins one
-    bool is_open, is_closed, is_gone; // closed: for good; gone: its files were removed
+    bool is_open, is_closed;
+    bool is_suspect;       // the files were removed, or nobody knows what is in them: what is in memory is written first
+    uint64_t heal_at;      // and not more often
     bool is_dirty;         // the last record is no END
     uint64_t boot;         // the system's run
+    int error;             // errno of what went wrong last
     uint64_t first, size;  // the last segment's first seq, the bytes of its whole records
     uint64_t older, base;  // bytes of the other segments, of base
     uint64_t older_max;    // with more of them they become the base
@@ -13423,11 +13438,12 @@ static bool rp_file_sync(int fd) {
 }
 
 // A new name in the directory is on the disk only when the directory is.
-static void rp_journal_sync_dir(const rp_journal *j) {
-    int fd = j->desc.sync_ms < 0 && !j->desc.sync_always ? -1 : open(j->dir, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return;
-    fsync(fd);
-    close(fd);
+static bool rp_journal_sync_dir(const rp_journal *j) {
+    if (j->desc.sync_ms < 0 && !j->desc.sync_always) return true;
+    int fd = open(j->dir, O_RDONLY | O_CLOEXEC);
+    bool is_synced = fd >= 0 && !fsync(fd);
+    if (fd >= 0) close(fd);
+    return is_synced;
 }
 
 static void rp_file_close(int *fd) {
@@ -13471,23 +13487,26 @@ static uint64_t rp_boot(void) {
 
 // --- head ---
 
-enum { RP_HEAD_BYTES = 48 };
+enum { RP_HEAD_BYTES = 64 };
 static const char rp_head_magic[] = "rtpush j";
 
 typedef struct rp_head_file {
     char epoch[9];
     uint64_t seq, boot;
+    uint64_t first, size; // of the segment that was written to last
     bool is_synced; // whatever was acknowledged was on the disk
 } rp_head_file;
 
-static bool rp_journal_write_head(rp_journal *j, uint64_t seq) {
+static bool rp_journal_write_head(rp_journal *j, uint64_t seq, uint64_t size) {
     char bytes[RP_HEAD_BYTES];
     memcpy(bytes, rp_head_magic, 8);
     memcpy(bytes + 8, j->hub->log.epoch, 8);
     rp_le_write(bytes + 16, seq, 8);
     rp_le_write(bytes + 24, j->boot, 8);
     rp_le_write(bytes + 32, j->desc.sync_always, 8);
-    rp_le_write(bytes + 40, rp_record_check(bytes, 40), 8);
+    rp_le_write(bytes + 40, j->first, 8);
+    rp_le_write(bytes + 48, size, 8);
+    rp_le_write(bytes + 56, rp_record_check(bytes, 56), 8);
     return rp_file_write(j->head_fd, bytes, sizeof bytes, 0);
 }
 
@@ -13495,18 +13514,20 @@ static bool rp_journal_read_head(const rp_journal *j, rp_head_file *head) {
     char bytes[RP_HEAD_BYTES];
     memset(head, 0, sizeof *head);
     if (pread(j->head_fd, bytes, sizeof bytes, 0) != RP_HEAD_BYTES) return false;
-    if (memcmp(bytes, rp_head_magic, 8) || rp_le_read(bytes + 40, 8) != rp_record_check(bytes, 40)) return false;
+    if (memcmp(bytes, rp_head_magic, 8) || rp_le_read(bytes + 56, 8) != rp_record_check(bytes, 56)) return false;
     memcpy(head->epoch, bytes + 8, 8);
     head->seq = rp_le_read(bytes + 16, 8);
     head->boot = rp_le_read(bytes + 24, 8);
     head->is_synced = rp_le_read(bytes + 32, 8) != 0;
+    head->first = rp_le_read(bytes + 40, 8);
+    head->size = rp_le_read(bytes + 48, 8);
     return true;
 }
 
 // --- what is wrong ---
 
-static void rp_journal_fail(rp_journal *j, const char *what) {
-    snprintf(j->why, sizeof j->why, "the journal: %s: %s", what, strerror(errno));
+static void rp_journal_fail(rp_journal *j) {
+    snprintf(j->why, sizeof j->why, "the journal cannot be written: %s", strerror(errno));
     rp_bus_set_why(j->hub, j->bus.name, j->why);
 }
 
@@ -13544,10 +13565,10 @@ static bool rp_journal_begin(rp_journal *j) {
     rp_record_put(&j->hub->mem, &buf, &begin);
     errno = ENOMEM;
     j->fd = buf.is_broken ? -1 : open(rp_journal_segment(j, path, j->head + 1), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-    bool is_begun = j->fd >= 0 && !ftruncate(j->fd, (off_t)at) && rp_file_write(j->fd, buf.data, rp_buf_size(&buf), at);
+    bool is_begun = j->fd >= 0 && !ftruncate(j->fd, (off_t)at) && rp_file_write(j->fd, buf.data, rp_buf_size(&buf), at) && rp_journal_sync_dir(j);
     j->first = j->head + 1;
     j->size = at;
-    if (is_begun) j->size += rp_buf_size(&buf), j->is_dirty = true, rp_journal_sync_dir(j);
+    if (is_begun) j->size += rp_buf_size(&buf), j->is_dirty = true;
     else rp_file_close(&j->fd);
     rp_buf_free(&j->hub->mem, &buf);
     return is_begun;
@@ -13627,8 +13648,7 @@ static bool rp_dump_finish(rp_journal *j, rp_buf *buf) {
     rp_record_put(&j->hub->mem, buf, &end);
     if (!rp_dump_flush(j, buf) || !rp_file_sync(j->dump_fd)) return false;
     rp_file_close(&j->dump_fd);
-    if (rename(rp_journal_path(j, from, "base.tmp"), rp_journal_path(j, to, "base.log"))) return false;
-    rp_journal_sync_dir(j);
+    if (rename(rp_journal_path(j, from, "base.tmp"), rp_journal_path(j, to, "base.log")) || !rp_journal_sync_dir(j)) return false;
     rp_journal_list(j, &firsts, &count);
     for (uint32_t i = 0; i < count; i++)
         if (firsts[i] <= j->dump_until) unlink(rp_journal_segment(j, to, firsts[i]));
@@ -13685,19 +13705,25 @@ static bool rp_journal_dump_all(rp_journal *j) {
 
 // --- writing ---
 
-// Somebody removed the files under us: what we have in memory is all there is, and where they are again it goes first.
-static bool rp_journal_is_there(rp_journal *j) {
+// Did somebody remove the files under us?
+static bool rp_journal_is_removed(const rp_journal *j) {
     struct stat file;
-    if (j->fd >= 0 && !fstat(j->fd, &file) && file.st_nlink) return true;
-    if (j->fd >= 0) j->is_gone = true, rp_file_close(&j->fd);
-    return false;
+    return fstat(j->fd >= 0 ? j->fd : j->head_fd, &file) || !file.st_nlink;
 }
 
-// Gets what was removed back, when there is a directory again.
+// The files are not to be relied on: what is in memory is all there is, and goes first.
+static void rp_journal_suspect(rp_journal *j) {
+    rp_journal_rotate(j);
+    j->is_suspect = true;
+    j->first = 0;
+}
+
 static bool rp_journal_heal(rp_journal *j) {
+    if (j->hub->wheel.now < j->heal_at) { errno = j->error; return false; }
+    j->heal_at = j->hub->wheel.now + RP_HEAL_MS;
     rp_file_close(&j->head_fd);
-    if (rp_journal_lock(j, 0) || !rp_journal_dump_all(j)) return false;
-    j->is_gone = false;
+    if (rp_journal_lock(j, 0) || !rp_journal_dump_all(j)) { j->error = errno; return false; }
+    j->is_suspect = false;
     j->older = 0;
     return true;
 }
@@ -13706,17 +13732,18 @@ static bool rp_journal_heal(rp_journal *j) {
 static bool rp_journal_write(rp_journal *j) {
     const char *data = j->out.data + j->out.start + j->out_written;
     size_t size = rp_buf_size(&j->out) - j->out_written;
-    if (!rp_journal_is_there(j) && ((j->is_gone && !rp_journal_heal(j)) || !rp_journal_begin(j))) return false;
+    if (!j->is_suspect && rp_journal_is_removed(j)) rp_journal_suspect(j), j->error = ENOENT;
+    if (j->is_suspect && !rp_journal_heal(j)) return false;
+    if (j->fd < 0 && !rp_journal_begin(j)) return false;
     bool is_written = rp_file_write(j->fd, data, size, j->size);
     bool is_safe = is_written && (!j->desc.sync_always || rp_file_sync(j->fd));
-    if (is_safe && rp_journal_write_head(j, j->seq)) {
+    if (is_safe && rp_journal_write_head(j, j->seq, j->size + size)) {
         j->size += size;
         j->is_dirty = true;
         return true;
     }
-    int error = errno;
-    bool is_suspect = is_written; // what a failed fsync left is not known; or it cannot be cut off
-    if (ftruncate(j->fd, (off_t)j->size) || is_suspect) rp_journal_rotate(j);
+    int error = j->error = errno;
+    if (ftruncate(j->fd, (off_t)j->size) || is_written) rp_journal_suspect(j); // who knows what a failed fsync left
     errno = error;
     return false;
 }
@@ -13725,8 +13752,9 @@ static void rp_journal_sync_due(rtpush_hub *hub, rp_timer *timer) {
     rp_journal *j = RP_OWNER(rp_journal, sync, timer);
     (void)hub;
     if (j->fd < 0 || rp_file_sync(j->fd)) return;
+    j->error = errno;
     rp_hub_log(hub, "journal %s: fsync: %s", j->dir, strerror(errno));
-    rp_journal_rotate(j);
+    rp_journal_suspect(j);
 }
 
 // --- the bus ---
@@ -13820,7 +13848,7 @@ static void rp_journal_refuse(rp_journal *j) {
 static void rp_journal_commit(rp_journal *j) {
     if (j->due_written == j->due_count) return;
     if (!rp_journal_write(j)) {
-        rp_journal_fail(j, j->is_gone ? "its files are gone" : "writing");
+        rp_journal_fail(j);
         rp_journal_refuse(j);
         return;
     }
@@ -13882,18 +13910,29 @@ typedef struct rp_load {
     rp_journal *journal;
     uint64_t until; // records of messages from here on are void: the next file begins with it
     uint64_t marks; // the highest
+    uint64_t hole;  // where messages are missing before the file at hand; 0: none are
+    uint64_t until_base; // base has all up to this
+    uint64_t reached; // how much of the segment is there that was written to last
+    rp_head_file head;
+    bool has_head;
     bool has_begun; // a BEGIN was read
     bool is_cut;    // not all of it was whole
+    bool has_hole;  // a file is missing
     bool is_clean;  // the last record is an END
     int code;
 } rp_load;
 
 static void rp_load_begin(rp_load *load, const rp_record *r) {
     rtpush_hub *hub = load->journal->hub;
-    if (load->has_begun) { memcpy(hub->log.epoch, r->event, 8); return; } // it changed on the way; messages stay
+    uint64_t floor = RP_MAX(r->seq, load->hole);
+    if (load->has_begun) { // the epoch may have changed on the way; messages stay
+        memcpy(hub->log.epoch, r->event, 8);
+        hub->log.floor = RP_MAX(hub->log.floor, load->hole);
+        return;
+    }
     hub->hash_key.k0 = r->hash; // no table has anything in it yet
     hub->hash_key.k1 = r->check;
-    load->code = rtpush_bus_start(hub, r->event, r->seq);
+    load->code = rtpush_bus_start(hub, r->event, floor);
     load->has_begun = !load->code;
 }
 
@@ -13917,8 +13956,8 @@ static void rp_load_mark(rp_load *load, const rp_record *r) {
     rp_topic *t = rp_hub_find_topic(hub, name);
     hub->log.safe = hub->log.head;
     if (!t) { rp_dead_mark(hub, name, rp_hub_hash(hub, name), r->seq); return; }
-    rp_hub_clear(hub, t, r->seq);
     rp_topic_lose(t, r->seq);
+    rp_hub_clear(hub, t, r->seq); // it may be no more
 }
 
 static int rp_load_message(rtpush_hub *hub, const rp_record *r) {
@@ -13988,9 +14027,10 @@ static void rp_load_file(rp_load *load, const char *path) {
     if (fd < 0 || fstat(fd, &file)) load->code = RTPUSH_E_SYSTEM;
     while (!load->code && rp_load_more(load, fd, &buf, (uint64_t)file.st_size - read_to)) {
         read_to = at + rp_buf_size(&buf);
-        if (!rp_load_some(load, &buf, &at)) break;
+        bool is_whole = rp_load_some(load, &buf, &at);
         hub->log.safe = hub->log.head; // nobody reads yet
         rp_hub_flush(hub);
+        if (!is_whole) break;
     }
     rp_buf_free(&hub->mem, &buf);
     if (!load->code && at < (uint64_t)file.st_size) {
@@ -14022,12 +14062,17 @@ static void rp_load_all(rp_load *load) {
     if (!access(rp_journal_path(j, path, "base.log"), F_OK)) rp_load_file(load, path);
     j->base = j->size;
     j->size = 0;
+    load->until_base = j->hub->log.head;
     if (!load->code && j->base && !load->is_clean) load->is_cut = true; // a base ends by END
     rp_journal_list(j, &firsts, &count);
     for (uint32_t i = 0; i < count && !load->code; i++) {
         load->until = i + 1 < count ? firsts[i + 1] : UINT64_MAX;
-        if (load->is_cut) rp_load_set_aside(load, firsts[i]);
-        else rp_load_file(load, rp_journal_segment(j, path, j->first = firsts[i]));
+        load->hole = firsts[i] > j->hub->log.head + 1 ? firsts[i] - 1 : 0;
+        if (load->hole) rp_hub_log(j->hub, "journal %s: a file before %020" PRIu64 ".log is missing, or its end", j->dir, firsts[i]);
+        load->has_hole |= load->hole != 0;
+        if (load->is_cut) { rp_load_set_aside(load, firsts[i]); continue; }
+        rp_load_file(load, rp_journal_segment(j, path, j->first = firsts[i]));
+        if (load->has_head && load->head.first == firsts[i]) load->reached = j->size;
     }
     j->older += j->size;
     rp_mem_free(&j->hub->mem, firsts);
@@ -14035,11 +14080,13 @@ static void rp_load_all(rp_load *load) {
 
 // May what is loaded go on under its epoch? Not if anybody may have seen more than it has.
 static bool rp_load_is_whole(const rp_load *load) {
-    rp_head_file head;
+    const rp_head_file *head = &load->head;
     const rp_log *log = &load->journal->hub->log;
-    if (!rp_journal_read_head(load->journal, &head)) return load->is_clean;
-    if (memcmp(head.epoch, log->epoch, 8) || head.seq > log->head) return false;
-    return load->is_clean || head.is_synced || (head.boot && head.boot == load->journal->boot);
+    if (load->has_hole) return false;
+    if (!load->has_head) return load->is_clean;
+    if (memcmp(head->epoch, log->epoch, 8) || head->seq > log->head) return false;
+    if (load->reached < head->size && head->first > load->until_base) return false;
+    return load->is_clean || head->is_synced || (head->boot && head->boot == load->journal->boot);
 }
 
 static int rp_journal_load(rp_journal *j) {
@@ -14049,6 +14096,7 @@ static int rp_journal_load(rp_journal *j) {
     memcpy(epoch, hub->log.epoch, sizeof epoch);
     memset(&load, 0, sizeof load);
     load.journal = j;
+    load.has_head = rp_journal_read_head(j, &load.head);
     rp_load_all(&load);
     if (load.code) return load.code;
     hub->log.head = RP_MAX(hub->log.head, load.marks); // beyond it only behind a cut
@@ -14057,7 +14105,9 @@ static int rp_journal_load(rp_journal *j) {
     if (load.has_begun && rp_load_is_whole(&load)) return RTPUSH_OK;
     if (load.has_begun) rp_hub_log(hub, "journal %s: its tail may be lost: a new epoch", j->dir);
     memcpy(hub->log.epoch, epoch, sizeof epoch);
-    return rp_journal_begin(j) && rp_journal_write_head(j, j->head) ? RTPUSH_OK : RTPUSH_E_SYSTEM;
+    if ((load.is_cut || load.has_hole) && !rp_journal_dump_all(j)) return RTPUSH_E_SYSTEM; // what is left becomes a base that is whole
+    if (load.is_cut || load.has_hole) j->first = j->older = 0;
+    return rp_journal_begin(j) && rp_journal_write_head(j, j->head, j->size) ? RTPUSH_OK : RTPUSH_E_SYSTEM;
 }
 
 static int rp_journal_open(void *user, rtpush_hub *hub) {
@@ -15603,6 +15653,7 @@ static rp_conn *rp_conn_new(rtpush_hub *hub, int fd, const rtpush_peer *peer, bo
         hub->sys.close(hub->sys.user, fd);
         return NULL;
     }
+    if (hub->hooks) hub->hooks->connected(hub, 1);
     rp_reader_init(&c->reader, &rp_wire_none);
     c->fd = fd;
 #ifdef RTPUSH_OPENSSL
@@ -15620,7 +15671,7 @@ static rp_conn *rp_conn_new(rtpush_hub *hub, int fd, const rtpush_peer *peer, bo
 }
 
 static void rp_accept_one(rtpush_hub *hub, int fd, const rtpush_peer *peer, bool is_tls) {
-    uint32_t live = hub->server->conns.live;
+    uint64_t live = hub->hooks ? hub->hooks->connected(hub, 0) : hub->server->conns.live;
     bool is_over = live >= (uint64_t)hub->desc.connections_max, is_ip_over = false;
     if (live >= (uint64_t)hub->desc.connections_max + RP_REFUSED_MAX) {
         hub->sys.close(hub->sys.user, fd);
@@ -16157,6 +16208,7 @@ typedef struct rp_crew {
     bool is_told;          // the others were woken since something was added; the leader's alone
     rp_item *first, *last;
     size_t bytes, letters; // of items; of letters to the leader
+    uint64_t connections;
     rp_table audiences;
     rtpush_stats *stats;
     uint32_t called;       // loops that have not answered rp_crew_call
@@ -16483,6 +16535,13 @@ static void rp_crew_note(rtpush_hub *hub, const rtpush_stats *n) {
     pthread_mutex_unlock(&hub->crew->lock);
 }
 
+static uint64_t rp_crew_connected(rtpush_hub *hub, int by) {
+    pthread_mutex_lock(&hub->crew->lock);
+    uint64_t count = hub->crew->connections += (uint64_t)(int64_t)by;
+    pthread_mutex_unlock(&hub->crew->lock);
+    return count;
+}
+
 typedef struct rp_dealt {
     int fd;
     rtpush_peer peer;
@@ -16498,7 +16557,8 @@ static void rp_dealt_take(rtpush_hub *hub, void *arg) {
 // A connection goes to the next loop. false: it is ours.
 static bool rp_crew_deal(rtpush_hub *hub, int fd, const rtpush_peer *peer, bool is_tls) {
     rp_crew *crew = hub->crew;
-    uint32_t to = crew->next++ % crew->count;
+    bool is_counted = hub->desc.connections_per_ip_max > 0; // those of one address are counted by one loop
+    uint32_t to = (is_counted ? (uint32_t)rp_hash(&crew->hash_key, peer->addr, sizeof peer->addr) : crew->next++) % crew->count;
     rp_dealt *dealt = to ? (rp_dealt *)RTPUSH_REALLOC(NULL, sizeof *dealt) : NULL;
     rp_posted *posted = dealt ? (rp_posted *)RTPUSH_REALLOC(NULL, sizeof *posted) : NULL;
     if (posted) {
@@ -16625,7 +16685,7 @@ static void rp_crew_end(rtpush_hub *hub) {
 }
 
 static const rp_hooks rp_crew_hooks = {rp_crew_tap, rp_crew_wake, rp_crew_is_behind, rp_crew_subscribed, rp_crew_subscribers,
-                                       rp_crew_gather, rp_crew_note, rp_crew_deal, rp_crew_is_over, rp_crew_end};
+                                       rp_crew_gather, rp_crew_note, rp_crew_connected, rp_crew_deal, rp_crew_is_over, rp_crew_end};
 
 // A new loop begins with all that the leader has.
 static int rp_loop_open(void *user, rtpush_hub *hub) {
