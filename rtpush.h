@@ -13366,7 +13366,7 @@ static rtpush_message rp_record_message(const rp_record *r) {
 // and begins another epoch. It is also the lock against a second process.
 // ============================================================================
 #ifdef RP_SERVER
-enum { RP_DUMP_BYTES = 1048576, RP_HEAL_MS = 500 };
+enum { RP_DUMP_BYTES = 1048576, RP_HEAL_SHIFT = 17 };
 
 // A publish between append and its end.
 typedef struct rp_due {
@@ -13720,7 +13720,7 @@ static void rp_journal_suspect(rp_journal *j) {
 
 static bool rp_journal_heal(rp_journal *j) {
     if (j->hub->wheel.now < j->heal_at) { errno = j->error; return false; }
-    j->heal_at = j->hub->wheel.now + RP_HEAL_MS;
+    j->heal_at = j->hub->wheel.now + (j->hub->log.bytes >> RP_HEAL_SHIFT); // it is all written: 64 MiB not twice in half a second
     rp_file_close(&j->head_fd);
     if (rp_journal_lock(j, 0) || !rp_journal_dump_all(j)) { j->error = errno; return false; }
     j->is_suspect = false;
@@ -13910,29 +13910,22 @@ typedef struct rp_load {
     rp_journal *journal;
     uint64_t until; // records of messages from here on are void: the next file begins with it
     uint64_t marks; // the highest
-    uint64_t hole;  // where messages are missing before the file at hand; 0: none are
     uint64_t until_base; // base has all up to this
     uint64_t reached; // how much of the segment is there that was written to last
     rp_head_file head;
     bool has_head;
     bool has_begun; // a BEGIN was read
-    bool is_cut;    // not all of it was whole
-    bool has_hole;  // a file is missing
+    bool is_cut, has_hole; // not all of it was whole; a file is missing, or its end
     bool is_clean;  // the last record is an END
     int code;
 } rp_load;
 
 static void rp_load_begin(rp_load *load, const rp_record *r) {
     rtpush_hub *hub = load->journal->hub;
-    uint64_t floor = RP_MAX(r->seq, load->hole);
-    if (load->has_begun) { // the epoch may have changed on the way; messages stay
-        memcpy(hub->log.epoch, r->event, 8);
-        hub->log.floor = RP_MAX(hub->log.floor, load->hole);
-        return;
-    }
+    if (load->has_begun) { memcpy(hub->log.epoch, r->event, 8); return; } // it changed on the way; messages stay
     hub->hash_key.k0 = r->hash; // no table has anything in it yet
     hub->hash_key.k1 = r->check;
-    load->code = rtpush_bus_start(hub, r->event, floor);
+    load->code = rtpush_bus_start(hub, r->event, r->seq);
     load->has_begun = !load->code;
 }
 
@@ -14067,9 +14060,10 @@ static void rp_load_all(rp_load *load) {
     rp_journal_list(j, &firsts, &count);
     for (uint32_t i = 0; i < count && !load->code; i++) {
         load->until = i + 1 < count ? firsts[i + 1] : UINT64_MAX;
-        load->hole = firsts[i] > j->hub->log.head + 1 ? firsts[i] - 1 : 0;
-        if (load->hole) rp_hub_log(j->hub, "journal %s: a file before %020" PRIu64 ".log is missing, or its end", j->dir, firsts[i]);
-        load->has_hole |= load->hole != 0;
+        bool is_behind_hole = firsts[i] > j->hub->log.head + 1 && !load->is_cut;
+        if (is_behind_hole) rp_hub_log(j->hub, "journal %s: a file before %020" PRIu64 ".log is missing, or its end", j->dir, firsts[i]);
+        load->is_cut |= is_behind_hole;
+        load->has_hole |= is_behind_hole;
         if (load->is_cut) { rp_load_set_aside(load, firsts[i]); continue; }
         rp_load_file(load, rp_journal_segment(j, path, j->first = firsts[i]));
         if (load->has_head && load->head.first == firsts[i]) load->reached = j->size;
@@ -14105,8 +14099,8 @@ static int rp_journal_load(rp_journal *j) {
     if (load.has_begun && rp_load_is_whole(&load)) return RTPUSH_OK;
     if (load.has_begun) rp_hub_log(hub, "journal %s: its tail may be lost: a new epoch", j->dir);
     memcpy(hub->log.epoch, epoch, sizeof epoch);
-    if ((load.is_cut || load.has_hole) && !rp_journal_dump_all(j)) return RTPUSH_E_SYSTEM; // what is left becomes a base that is whole
-    if (load.is_cut || load.has_hole) j->first = j->older = 0;
+    if (load.is_cut && !rp_journal_dump_all(j)) return RTPUSH_E_SYSTEM; // what is left becomes a base that is whole
+    if (load.is_cut) j->first = j->older = 0;
     return rp_journal_begin(j) && rp_journal_write_head(j, j->head, j->size) ? RTPUSH_OK : RTPUSH_E_SYSTEM;
 }
 

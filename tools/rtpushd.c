@@ -422,7 +422,7 @@ static rtpush_hub *start(options *o) {
     choose_bus(o);
     rtpush_hub *hub = rtpush_create_ex(&o->desc, &code);
     if (code == RTPUSH_E_BACKEND) fail(2, "--set backend", o->desc.backend_name, rtpush_strerror(code));
-    if (!hub && o->journal) fail(status_of(code), "--journal", o->journal, rtpush_strerror(code));
+    if (!hub && o->journal) fail(status_of(code), "--journal", o->journal, code == RTPUSH_E_IN_USE ? "another process has it" : rtpush_strerror(code));
     if (!hub && o->redis) fail(status_of(code), code == RTPUSH_E_IN_USE ? "--node" : "--redis", code == RTPUSH_E_IN_USE ? o->redis_desc.node : o->redis,
                                code == RTPUSH_E_IN_USE ? "another node has this name" : rtpush_strerror(code));
     if (!hub) fail(status_of(code), "start", "", rtpush_strerror(code));
