@@ -59,14 +59,16 @@ static void check(const rtpush_journal_desc *how, int expected, const char *what
     uint64_t given = state_after(list, count).head, head = head_of(hub);
     epoch_of(hub, now);
     bool is_same = !strcmp(now, epoch), is_all = n == count && head >= given;
-    if (n < 0) wrong("%s %s %zu: what it holds was never the state", what, name, at);
+    // A base is what was held, not what happened: a part of it was never the state, but what is left of it is true.
+    bool is_base = !strcmp(name, "base.log") && n < 0 && !is_same && holds_only(hub, list, count);
+    if (n < 0 && !is_base) wrong("%s %s %zu: what it holds was never the state", what, name, at);
     if (n < count && is_same) wrong("%s %s %zu: %d of %d are there, and the epoch is the same", what, name, at, n, count);
     if (is_all && !is_same && !(expected & (NEW | SOME_EPOCH))) wrong("%s %s %zu: all is there, but the epoch is new", what, name, at);
     if ((expected & ALL) && !is_all) wrong("%s %s %zu: %d of %d are there, nothing was to be lost", what, name, at, n, count);
     if ((expected & NEW) && is_same) wrong("%s %s %zu: the epoch is the same", what, name, at);
     if (is_same && head < given) wrong("%s %s %zu: the head fell from %" PRIu64 " to %" PRIu64, what, name, at, given, head);
     // A key of what is there answers it; one of what is lost publishes anew.
-    for (int i = 0, left = 2; i < count && left; i++) {
+    for (int i = 0, left = 2; i < count && left && n >= 0; i++) {
         if (!list[i].is_key || (i < n && i + 14 < n)) continue;
         uint64_t seq = publish(hub, &list[i]);
         left--;

@@ -156,6 +156,24 @@ static bool is_state(rtpush_hub *hub, const op *list, const state *s) {
     return true;
 }
 
+static bool is_known(const rtpush_message *m, void *user) {
+    comparison *c = (comparison *)user;
+    bool is_found = false;
+    for (int i = 0; i < c->count && !is_found; i++) {
+        const op *o = &c->list[i];
+        is_found = m->seq == o->seq && !strcmp(m->topic, topics[o->topic]) && m->kind == o->kind && m->size == o->size && !memcmp(m->data, o->data, o->size);
+    }
+    c->is_same &= is_found;
+    return true;
+}
+
+// Is all that it holds what was published?
+static bool holds_only(rtpush_hub *hub, const op *list, int count) {
+    comparison c = {list, NULL, count, 0, true};
+    for (int t = 0; t < TOPICS; t++) rtpush_history(hub, topics[t], 0, is_known, &c);
+    return c.is_same;
+}
+
 // The longest beginning of the list, of at most `most`, whose state it is; -1: none.
 static int prefix_of(rtpush_hub *hub, const op *list, int most) {
     for (int n = most; n >= 0; n--) {
