@@ -4423,6 +4423,10 @@ struct rtpush_hub {
     int load_code;              // it failed
     // Of a bus that has more than the memory: must this reader wait for it? Then it is woken. NULL: nobody waits.
     bool (*fetch)(rtpush_hub *hub, rtpush_slice topic, const rp_start *start, uint64_t conn, const rtpush_slice *ref);
+    // Of a bus that can say where the log really is: when it was asked what it answered last, and that; and whether it
+    // is out of reach, so that nobody is to be told that he is of another log.
+    bool bus_confirms, bus_is_away;
+    uint64_t bus_asked_ms, bus_head;
     bool bus_is_due;            // something was appended, or it asked: its turn comes
     const char *bus_why;        // why it takes nothing now; NULL: it does
     bool is_leaving;            // of a drain: readers are sent away, nothing is published any more
@@ -6066,8 +6070,7 @@ typedef struct rp_crowd {
     rp_table members;
     uint32_t present; // members that are there
     uint64_t changed;       // seq of the last presence message
-    uint64_t shown_ms;      // and when that was, where nodes share a log
-    bool is_owed;           // there are news that came too soon behind it
+    uint64_t owed_at;       // where nodes share a log: when we tell it to show what is new; 0: nothing is, or another does
     rp_timer timer;
     uint8_t size;
     char topic[1];
@@ -6115,6 +6118,8 @@ static bool rp_people_open(rtpush_hub *hub) {
 }
 
 // --- presence ---
+
+enum { RP_ANNOUNCE_MS = 2 };
 
 static rp_crowd *rp_crowd_find(const rtpush_hub *hub, rtpush_slice topic) {
     uint64_t hash = rp_hub_hash(hub, topic);
@@ -6233,8 +6238,9 @@ static bool rp_crowd_announce(rtpush_hub *hub, rp_crowd *crowd) {
         rp_buf_put(&hub->mem, &buf, member->refs ? "+" : "-", 1);
         rp_buf_put(&hub->mem, &buf, member->name, strlen(member->name) + 1);
     }
-    bool is_due = rp_buf_size(&buf) || crowd->is_owed;
+    bool is_due = rp_buf_size(&buf) || (crowd->owed_at && hub->wheel.now >= crowd->owed_at); // an empty word shows what is new
     bool is_told = !buf.is_broken && (!is_due || !hub->announce(hub, crowd->topic, rp_buf_slice(&buf)));
+    if (is_told && is_due && !rp_buf_size(&buf)) crowd->owed_at = 0;
     rp_buf_free(&hub->mem, &buf);
     for (rp_node *node = rp_table_next(&crowd->members, NULL); node && is_told; node = rp_table_next(&crowd->members, node)) {
         rp_member *member = RP_OWNER(rp_member, node, node);
@@ -6258,10 +6264,13 @@ static void rp_crowd_tell(rtpush_hub *hub, rp_timer *timer) {
     if (!is_told) { rp_timer_start(&hub->wheel, timer, hub->wheel.now + (uint64_t)hub->desc.presence_ms); return; } // later, then
     if (!hub->announce) rp_crowd_settle(hub, crowd);
     if (!crowd->members.count) rp_crowd_free(hub, crowd);
+    else if (crowd->owed_at) rp_timer_start(&hub->wheel, timer, RP_MAX(crowd->owed_at, hub->wheel.now + 1));
 }
 
+// Something changed here. Where nodes share a log it hears of that soon; what is shown of it waits for presence_ms.
 static void rp_crowd_touch(rtpush_hub *hub, rp_crowd *crowd) {
-    if (!rp_timer_is_armed(&crowd->timer)) rp_timer_start(&hub->wheel, &crowd->timer, hub->wheel.now + (uint64_t)hub->desc.presence_ms);
+    uint64_t due = hub->wheel.now + (hub->announce ? (uint64_t)RP_ANNOUNCE_MS : (uint64_t)hub->desc.presence_ms);
+    if (!rp_timer_is_armed(&crowd->timer) || crowd->timer.due > due) rp_timer_start(&hub->wheel, &crowd->timer, due);
 }
 
 // The log is to be told of all who are here.
@@ -6553,18 +6562,22 @@ static bool rp_where_add(rtpush_hub *hub, rp_life *life, rp_crowd *crowd, rp_mem
     return true;
 }
 
-// Tells who reads @presence/TOPIC what an entry of the log has changed: the message has the entry's seq.
-static int rp_registry_show(rtpush_hub *hub, rp_crowd *crowd, uint64_t seq, bool is_own) {
+// A word has changed a crowd: whose word it was tells the log, later, to show what is new by then.
+static int rp_registry_changed(rtpush_hub *hub, rp_crowd *crowd, bool is_own) {
+    if (is_own && !crowd->owed_at) {
+        crowd->owed_at = hub->wheel.now + (uint64_t)hub->desc.presence_ms;
+        if (!rp_timer_is_armed(&crowd->timer)) rp_timer_start(&hub->wheel, &crowd->timer, crowd->owed_at);
+    }
+    return RTPUSH_OK;
+}
+
+// Tells who reads @presence/TOPIC what is new: the message has the word's seq.
+static int rp_registry_show(rtpush_hub *hub, rp_crowd *crowd, uint64_t seq) {
     char topic[RP_TOPIC_MAX + 12];
     rtpush_message m;
     int code = RTPUSH_OK;
     snprintf(topic, sizeof topic, "@presence/%s", crowd->topic);
-    bool is_shown = crowd->size && strlen(topic) <= RP_TOPIC_MAX && rp_crowd_has_news(hub, crowd);
-    if (is_shown && crowd->shown_ms && hub->wheel.now < crowd->shown_ms + (uint64_t)hub->desc.presence_ms) {
-        if (is_own) crowd->is_owed = true, rp_crowd_touch(hub, crowd); // an empty word, later, tells all of them
-        return RTPUSH_OK;
-    }
-    if (is_shown) {
+    if (crowd->size && strlen(topic) <= RP_TOPIC_MAX && rp_crowd_has_news(hub, crowd)) {
         rp_buf *buf = rp_crowd_news(hub, crowd);
         memset(&m, 0, sizeof m);
         m.topic = topic;
@@ -6577,9 +6590,7 @@ static int rp_registry_show(rtpush_hub *hub, rp_crowd *crowd, uint64_t seq, bool
         code = buf->is_broken ? RTPUSH_E_MEMORY : rp_hub_append(hub, &m);
         if (code) return code;
         crowd->changed = seq;
-        crowd->shown_ms = hub->wheel.now;
     }
-    crowd->is_owed = false;
     rp_crowd_settle(hub, crowd);
     if (!crowd->members.count) rp_crowd_free(hub, crowd);
     return code;
@@ -6591,6 +6602,7 @@ static int rp_registry_change(rtpush_hub *hub, const char *name, const char *top
     rp_crowd *crowd = life ? rp_crowd_get(hub, rp_slice_of(topic)) : NULL;
     rtpush_slice word;
     char text[160];
+    bool is_empty = !changes.size;
     if (!crowd) return RTPUSH_E_MEMORY;
     life->is_buried = false;
     while (rp_slice_next(&changes, 0, &word)) {
@@ -6603,11 +6615,11 @@ static int rp_registry_change(rtpush_hub *hub, const char *name, const char *top
         if (*word.data == '+' && !rp_where_add(hub, life, crowd, member)) return RTPUSH_E_MEMORY;
         if (*word.data == '-' && where) rp_where_remove(hub, where);
     }
-    return rp_registry_show(hub, crowd, seq, !strcmp(name, hub->registry->own));
+    return is_empty ? rp_registry_show(hub, crowd, seq) : rp_registry_changed(hub, crowd, !strcmp(name, hub->registry->own));
 }
 
 // A life is over: nobody is there by it any more.
-static int rp_registry_drop(rtpush_hub *hub, rtpush_slice life, const char *topic, uint64_t seq) {
+static int rp_registry_drop(rtpush_hub *hub, const char *teller, rtpush_slice life, const char *topic) {
     rp_crowd *crowd = rp_crowd_find(hub, rp_slice_of(topic));
     if (!crowd) return RTPUSH_OK;
     for (rp_node *node = rp_table_next(&hub->registry->places, NULL), *next; node; node = next) {
@@ -6616,7 +6628,7 @@ static int rp_registry_drop(rtpush_hub *hub, rtpush_slice life, const char *topi
         if (where->crowd == crowd && rp_slice_equals(life, where->life->name)) rp_where_remove(hub, where);
     }
     if (rp_slice_equals(life, hub->registry->own)) rp_crowd_announce_all(hub, crowd); // we were taken for dead
-    return rp_registry_show(hub, crowd, seq, true);
+    return rp_registry_changed(hub, crowd, !strcmp(teller, hub->registry->own));
 }
 
 // Somebody has begun who knows nobody.
@@ -6639,7 +6651,7 @@ static void rp_registry_forget(rtpush_hub *hub) {
 
 // A word of a life, out of the log: p members came or left, x a life is over, h one began; another one is passed.
 static int rp_registry_hear(rtpush_hub *hub, char kind, const char *life, const char *topic, rtpush_slice data, uint64_t seq) {
-    int code = kind == 'p' ? rp_registry_change(hub, life, topic, data, seq) : kind == 'x' ? rp_registry_drop(hub, data, topic, seq) : RTPUSH_OK;
+    int code = kind == 'p' ? rp_registry_change(hub, life, topic, data, seq) : kind == 'x' ? rp_registry_drop(hub, life, data, topic) : RTPUSH_OK;
     if (code == RTPUSH_E_MEMORY) return code;
     if (kind == 'h') rp_registry_hello(hub, life);
     hub->log.head = RP_MAX(hub->log.head, seq); // it has its seq, as a message has
@@ -8115,6 +8127,10 @@ static void rp_conn_attach(rtpush_hub *hub, rp_conn *c, rp_session *session, int
     rp_timer_stop(&hub->wheel, &session->linger);
 }
 
+static bool rp_start_is_foreign(const rtpush_hub *hub, const rp_start *start) {
+    return start->kind == RP_START_CURSOR && strcmp(start->epoch, hub->log.epoch) != 0;
+}
+
 // Subscribes the connection to server.names as this session's reader. 0, or a code and it reads nothing.
 static int rp_open_reader(rtpush_hub *hub, rp_conn *c, const rp_wire *wire, const rtpush_login *login, rtpush_slice key,
                           const rp_start *start, rp_gap *gap) {
@@ -8193,6 +8209,11 @@ static void rp_conn_unsubscribe(rtpush_hub *hub, rp_conn *c, rtpush_slice name) 
     if (!sub) return;
     if (c->session) rp_session_unattend(hub, c->session, name);
     rp_reader_part_from(hub, &c->reader, sub);
+}
+
+// Is a cursor that this log did not reach in time of another one? With a bus that knows: if it said so since.
+static bool rp_reader_is_foreign(const rtpush_hub *hub, const rp_reader *r) {
+    return !hub->bus_confirms || (hub->bus_asked_ms + RP_AHEAD_MS >= r->ahead_until && hub->bus_head < r->ahead);
 }
 
 // A cursor that this log did not reach in time was of another epoch: its subscriptions begin with what is held.
@@ -8366,6 +8387,7 @@ static void rp_envelope_subscribe(rtpush_hub *hub, rp_conn *c, char *base, const
     if (c->phase != RP_PHASE_SOCKET) return; // closed by on_allow
     if (code) {}
     else if (!rp_envelope_since(base, said->since, &start)) code = RTPUSH_E_ARGUMENT;
+    else if (hub->bus_is_away && rp_start_is_foreign(hub, &start)) code = RTPUSH_E_UNAVAILABLE;
     else if (rp_conn_sub(hub, c, rp_slice_of(topic))) rp_envelope_ack(hub, c, said->ref, "cursor", rp_reader_cursor(hub, &c->reader));
     else if (!hub->fetch || !hub->fetch(hub, rp_slice_of(topic), &start, rp_conn_tag(c), &said->ref)) rp_envelope_join(hub, c, topic, &start, said->ref);
     if (code) rp_envelope_refuse(hub, c, said->ref, code);
@@ -8729,6 +8751,12 @@ static void rp_route_unknown(rtpush_hub *hub, rp_conn *c, const rtpush_head *hea
     if (!c->text) rp_conn_drop(hub, c, 1011);
 }
 
+// Whether its epoch is another one, or ours is over, cannot be seen now: the client is to come again, or to another node.
+static void rp_route_refuse_foreign(rtpush_hub *hub, rp_conn *c, bool is_events) {
+    if (!is_events) rp_reply_code(hub, c, RTPUSH_E_UNAVAILABLE);
+    else rp_reply_whole(hub, c, 200, "text/event-stream", rp_slice_of("Cache-Control: no-cache, no-transform\r\n"), rp_slice_of("retry: 1000\n\n"));
+}
+
 // Has the bus something that this reader needs and the memory does not have? Once: then it goes on with what there is.
 static bool rp_route_is_held(rtpush_hub *hub, rp_conn *c, const rp_start *start) {
     for (uint32_t i = 0; i < hub->server->name_count && hub->fetch && !c->was_held; i++)
@@ -8767,6 +8795,7 @@ static void rp_route_read(rtpush_request *request) {
     }
     if (start.kind == RP_START_NONE && !is_socket && !is_events && wait_ms <= 0) start.kind = RP_START_EARLIEST;
     if (rp_route_is_held(hub, c, &start)) return;
+    if (hub->bus_is_away && rp_start_is_foreign(hub, &start)) { rp_route_refuse_foreign(hub, c, is_events); return; }
     c->events = (uint8_t)rp_events_asked(head);
     const rp_wire *wire = is_envelope ? &rp_wire_envelope : is_socket ? &rp_wire_raw : !is_events ? &rp_wire_poll : rp_events_wire(c);
     bool has_cursor = start.kind >= RP_START_SEQ;
@@ -8789,6 +8818,7 @@ static void rp_route_read(rtpush_request *request) {
 
 typedef struct rp_owed_reply {
     uint64_t conn;
+    size_t subscribers; // when it was published: a poll that gets it parks no longer when a bus has answered
     char topic[1];
 } rp_owed_reply;
 
@@ -8824,7 +8854,7 @@ static void rp_post_published(rtpush_hub *hub, uint64_t ticket, uint64_t seq, in
     rp_conn *c = rp_post_conn(hub, owed, code);
     (void)ticket;
     if (c) {
-        size_t count = rp_hub_subscribers(hub, rp_slice_of(owed->topic));
+        size_t count = RP_MAX(owed->subscribers, rp_hub_subscribers(hub, rp_slice_of(owed->topic)));
         rp_buf *buf = rp_hub_text(hub);
         rp_buf_text(&hub->mem, buf, "{\"id\":\"");
         rp_spell_cursor(hub, buf, seq);
@@ -8873,6 +8903,7 @@ static void rp_route_hand_over(rtpush_request *request, rp_session *from, rtpush
     rp_owed_reply *owed = (rp_owed_reply *)rp_mem_get(&hub->mem, sizeof *owed + strlen(what->topic));
     if (!owed) { rp_reply_code(hub, c, RTPUSH_E_MEMORY); return; }
     owed->conn = rp_conn_tag(c);
+    owed->subscribers = hub->desc.bus ? rp_hub_subscribers(hub, rp_slice_of(what->topic)) : 0;
     memcpy(owed->topic, what->topic, strlen(what->topic));
     what->done = what->clear ? rp_post_cleared : rp_post_published;
     what->done_user = owed;
@@ -8962,7 +8993,7 @@ static void rp_route_mount(rtpush_request *request) {
 // ============================================================================
 #ifdef RP_SERVER
 // <script>
-static const char rp_script_tag[] = "\"340564388-34060\"";
+static const char rp_script_tag[] = "\"1002628841-34072\"";
 static const char *const rp_script[] = {
     "// rtpush.js: the browser client of rtpush. Public domain (UNLICENSE). ES2017. Options: rtpush.d.ts.\n",
     "//\n",
@@ -9728,8 +9759,9 @@ static const char *const rp_script[] = {
     "  // Until then the server may tell it again.\n",
     "  tellGap({ from, to, reason, topic }) {\n",
     "    const text = JSON.stringify([from, to, reason, topic]);\n",
+    "    if (!topic && isBehind(to, this.cursor)) return;\n",
     "    if (!topic && reason === \"epoch\") this.isStale = true;\n",
-    "    if (text === this.lastGap || (!topic && isBehind(to, this.cursor))) return;\n",
+    "    if (text === this.lastGap) return;\n",
     "    this.lastGap = text;\n",
     "    this.emit(\"gap\", { from, to, reason, topic });\n",
     "  }\n",
@@ -10436,7 +10468,14 @@ static void rp_clock_drain(rtpush_hub *hub, rp_conn *c) {
     }
 }
 
-// A cursor ahead of this log (only with a bus): reached, or of another epoch after all.
+// The poll that waited for this log to come to its cursor is told nothing, and may ask another node.
+static void rp_clock_ahead_poll(rtpush_hub *hub, rp_conn *c) {
+    rp_poll_answer answer;
+    rp_poll_answer_init(&answer, NULL);
+    rp_poll_reply(hub, c, &answer, true);
+}
+
+// A cursor ahead of this log (only with a bus): reached, or of another epoch after all, if that is certain.
 static void rp_clock_ahead(rtpush_hub *hub, rp_conn *c) {
     rp_reader *r = &c->reader;
     rp_poll_answer answer;
@@ -10444,7 +10483,9 @@ static void rp_clock_ahead(rtpush_hub *hub, rp_conn *c) {
     memset(&gap, 0, sizeof gap);
     bool is_short = c->session && c->session->transport == RTPUSH_SHORT_POLL;
     if (hub->log.head >= r->ahead) r->ahead = 0;
-    else if (hub->wheel.now >= r->ahead_until) rp_open_give_up_ahead(hub, c, &gap);
+    else if (hub->wheel.now >= r->ahead_until && rp_reader_is_foreign(hub, r)) rp_open_give_up_ahead(hub, c, &gap);
+    else if (hub->wheel.now >= r->ahead_until && c->phase == RP_PHASE_PARKED) { rp_clock_ahead_poll(hub, c); return; }
+    else if (hub->wheel.now >= r->ahead_until) r->ahead_until = hub->wheel.now + RP_AHEAD_MS; // a stream goes on waiting
     if (r->ahead || c->phase == RP_PHASE_HEAD) return;
     rp_poll_answer_init(&answer, &gap);
     if (c->phase == RP_PHASE_PARKED && (is_short || gap.is_told)) rp_poll_reply(hub, c, &answer, true);
@@ -14255,7 +14296,7 @@ static void rp_resp_decimal(rp_mem *mem, rp_buf *buf, uint64_t n) {
 // ============================================================================
 #ifdef RP_REDIS
 enum rp_redis_phase { RP_REDIS_AWAY, RP_REDIS_SENTINEL, RP_REDIS_GREET, RP_REDIS_JOIN, RP_REDIS_LOAD, RP_REDIS_LIVE, RP_REDIS_OVER };
-enum { RP_REDIS_URLS = 8, RP_REDIS_ANSWER_MS = 5000, RP_REDIS_BACKOFF_MS = 50, RP_REDIS_BACKOFF_MAX_MS = 2000, RP_NODE_MAX = 64 };
+enum { RP_REDIS_URLS = 8, RP_REDIS_ANSWER_MS = 5000, RP_REDIS_BACKOFF_MS = 50, RP_REDIS_BACKOFF_MAX_MS = 2000, RP_FETCH_MS = 3000, RP_NODE_MAX = 64 };
 
 typedef struct rp_redis rp_redis;
 typedef struct rp_letter rp_letter;
@@ -14266,6 +14307,12 @@ typedef struct rp_ask {
     void (*then)(rp_redis *r, rp_letter *letter, rtpush_slice reply);
     rp_letter *letter; // NULL: it is to something else
 } rp_ask;
+
+// A request with a cursor of another epoch: it waits for Redis to say which one is the true one.
+typedef struct rp_confirm {
+    struct rp_confirm *next;
+    uint64_t conn;
+} rp_confirm;
 
 typedef struct rp_line {
     rp_link *link;
@@ -14300,7 +14347,7 @@ struct rp_redis {
     rp_line asking, following, fetching;
     rp_ask *asks;           // a ring
     uint32_t ask_first, ask_count, ask_cap;
-    uint64_t failures, retry_at, beat_at;
+    uint64_t failures, retry_at, beat_at, beat_sent;
     rp_timer timer;
     char run[48];           // which process that Redis is
     char shas[3][41];
@@ -14317,6 +14364,8 @@ struct rp_redis {
     uint64_t last_number;   // of letters
     rp_letter *letters, **letters_end;
     size_t letters_bytes;
+    rp_confirm *confirms;
+    uint64_t confirm_since; // when the last of them came
     rp_fetch *fetches;      // the first is under way
     uint64_t fetch_left, fetch_until; // until: the first one's
     uint32_t fetch_greetings;
@@ -14339,6 +14388,7 @@ static void rp_redis_arm(rp_redis *r) {
     while (letter && letter->is_over) letter = letter->next;
     if (letter) at = RP_MIN(at, letter->began + (uint64_t)r->desc.queue_ms);
     if (r->fetches) at = RP_MIN(at, r->fetch_until);
+    if (r->confirms) at = RP_MIN(at, r->confirm_since + RP_FETCH_MS);
     rp_timer_start(&r->hub->wheel, &r->timer, RP_MAX(RP_MIN(at, r->hub->wheel.now + 60000), r->hub->wheel.now + 1));
 }
 
@@ -14367,12 +14417,25 @@ static void rp_letters_unsend(rp_redis *r) {
     }
 }
 
+// Who waited for Redis to say which log is the true one goes on.
+static void rp_redis_confirm(rp_redis *r) {
+    for (rp_confirm *confirm = r->confirms, *next; confirm; confirm = next) {
+        rp_conn *c = (rp_conn *)rp_slab_find(&r->hub->server->conns, confirm->conn);
+        next = confirm->next;
+        if (c && rp_conn_is_live(c)) rp_conn_resume_later(r->hub, c);
+        rp_mem_free(&r->hub->mem, confirm);
+    }
+    r->confirms = NULL;
+}
+
 // The end of both connections; others are made after a while.
 static void rp_redis_lose(rp_redis *r, const char *why) {
     uint64_t most = RP_MIN((uint64_t)RP_REDIS_BACKOFF_MS << RP_MIN(r->failures, (uint64_t)10), (uint64_t)RP_REDIS_BACKOFF_MAX_MS);
     if (r->phase == RP_REDIS_AWAY || r->phase == RP_REDIS_OVER) return;
     if (why != r->why) snprintf(r->why, sizeof r->why, "%s", why);
     rp_hub_log(r->hub, "redis %s: %s", r->to.url->host, r->why);
+    r->hub->bus_is_away = true;
+    rp_redis_confirm(r);
     if (r->is_first && r->hub->wheel.now >= r->first_until) r->hub->load_code = RTPUSH_E_UNAVAILABLE;
     r->phase = RP_REDIS_AWAY;
     r->failures++;
@@ -14472,6 +14535,7 @@ static void rp_redis_answers(rtpush_hub *hub, rp_link *l) {
         ask.then(r, ask.letter, rp_slice(l->in.data + l->in.start, (size_t)n));
         l->in.start += (size_t)n;
     }
+    rp_redis_arm(r);
 }
 
 // Who we are, and which database: the first words on a connection. How many commands they are.
@@ -14977,6 +15041,8 @@ static void rp_stream_live(rp_redis *r) {
     r->is_loading = r->is_first = false;
     r->failures = 0;
     r->phase = RP_REDIS_LIVE;
+    r->beat_at = r->hub->wheel.now; // it tells at once where the log is
+    r->hub->bus_is_away = false;
     if (was_first) r->hub->is_loading = false;
     else rp_hub_log(r->hub, "redis %s: here again", r->to.url->host);
     if (!r->has_said_hello) r->has_said_hello = rp_redis_tell(r, "h", r->life, "", rp_slice("", 0)) == RTPUSH_OK;
@@ -15093,8 +15159,6 @@ static void rp_stream_follow(rp_redis *r) {
 // what the memory does not have; who asked waits for that, as for a poll.
 // ============================================================================
 #ifdef RP_REDIS
-enum { RP_FETCH_MS = 3000 };
-
 // Who waits: a connection whose request is read again, or a subscription of an envelope (then topic, ref follow).
 typedef struct rp_fetch_waiter {
     struct rp_fetch_waiter *next;
@@ -15258,12 +15322,25 @@ static void rp_fetch_expire(rp_redis *r) {
 
 // --- asking for a topic ---
 
+static bool rp_redis_await(rp_redis *r, uint64_t conn) {
+    rp_confirm *confirm = (rp_confirm *)rp_mem_get(&r->hub->mem, sizeof *confirm);
+    if (!confirm) return false;
+    confirm->conn = conn;
+    confirm->next = r->confirms;
+    r->confirms = confirm;
+    r->confirm_since = r->hub->wheel.now;
+    r->beat_at = RP_MIN(r->beat_at, r->hub->wheel.now + 1); // behind this moment, so that its answer counts
+    rp_redis_arm(r);
+    return true;
+}
+
 // Does a reader that starts there need what only Redis has? Then it waits: true.
 static bool rp_redis_fetch(rtpush_hub *hub, rtpush_slice name, const rp_start *start, uint64_t conn, const rtpush_slice *ref) {
     rp_redis *r = (rp_redis *)hub->desc.bus->user;
     char topic[RP_TOPIC_MAX + 1];
     memcpy(topic, name.data, name.size);
     topic[name.size] = 0;
+    if (r->phase == RP_REDIS_LIVE && !ref && rp_start_is_foreign(hub, start)) return rp_redis_await(r, conn);
     if (r->phase != RP_REDIS_LIVE || rp_topic_is_pattern(name) || !rp_redis_is_durable(r, topic)) return false;
     const rp_topic *t = rp_hub_find_topic(hub, name);
     bool is_cursor = start->kind == RP_START_SEQ || (start->kind == RP_START_CURSOR && !strcmp(start->epoch, hub->log.epoch));
@@ -15398,6 +15475,10 @@ static void rp_redis_counted(rp_redis *r, rp_letter *letter, rtpush_slice reply)
     uint64_t pairs = item.children > 2 ? (item.children - 2) / 2 : 0;
     rtpush_slice epoch = rp_resp_text(&reply), count = rp_resp_text(&reply);
     if (!rp_slice_equals(epoch, r->epoch) || !rp_slice_number(count, &seq) || seq < r->hub->log.head) { rp_redis_join_again(r); return; }
+    r->hub->bus_asked_ms = r->beat_sent;
+    r->hub->bus_head = seq;
+    r->hub->bus_is_away = false;
+    if (r->confirms && r->confirm_since <= r->beat_sent) rp_redis_confirm(r);
     rp_registry_count(r->hub);
     while (pairs--) {
         rtpush_slice node = rp_resp_text(&reply), life = rp_resp_text(&reply);
@@ -15415,6 +15496,7 @@ static void rp_redis_beat(rp_redis *r) {
     for (unsigned i = 0; i < RP_COUNT(keys); i++) rp_redis_key(r, out, keys[i]);
     rp_resp_word(&r->hub->mem, out, r->desc.node);
     rp_resp_word(&r->hub->mem, out, r->life);
+    r->beat_sent = r->hub->wheel.now;
     r->beat_at = r->hub->wheel.now + RP_BEAT_MS;
 }
 
@@ -15500,6 +15582,7 @@ static void rp_redis_fire(rtpush_hub *hub, rp_timer *timer) {
     rp_letters_expire(r);
     rp_fetch_expire(r);
     if (now >= RP_MIN(r->asking.due, r->following.due)) rp_redis_lose(r, "it does not answer");
+    if (r->confirms && now >= r->confirm_since + RP_FETCH_MS) hub->bus_is_away = true, rp_redis_confirm(r); // until it answers
     if (r->phase == RP_REDIS_AWAY && now >= r->retry_at) rp_redis_connect(r);
     else if (r->phase == RP_REDIS_JOIN && now >= r->beat_at && r->is_taken) rp_redis_list(r);
     else if (r->phase == RP_REDIS_JOIN && now >= r->beat_at) rp_redis_join(r);
@@ -15537,6 +15620,7 @@ static int rp_redis_open(void *user, rtpush_hub *hub) {
     r->retry_at = hub->wheel.now;
     r->to.url = &r->urls[0];
     hub->fetch = rp_redis_fetch;
+    hub->bus_confirms = true;
     int code = rp_registry_open(hub, r->life, rp_redis_announce);
     if (!code) rp_redis_connect(r);
     rp_redis_arm(r);
@@ -15556,6 +15640,7 @@ static void rp_redis_close(void *user, rtpush_hub *hub) {
     if (hub && r->hub) {
         if (r->phase == RP_REDIS_LIVE) rp_redis_goodbye(r);
         r->phase = RP_REDIS_OVER;
+        rp_redis_confirm(r);
         while (r->fetches) rp_fetch_free(r, r->fetches);
         rp_line_close(r, &r->fetching);
         rp_line_close(r, &r->asking);

@@ -762,8 +762,9 @@ class Live {
   // Until then the server may tell it again.
   tellGap({ from, to, reason, topic }) {
     const text = JSON.stringify([from, to, reason, topic]);
+    if (!topic && isBehind(to, this.cursor)) return;
     if (!topic && reason === "epoch") this.isStale = true;
-    if (text === this.lastGap || (!topic && isBehind(to, this.cursor))) return;
+    if (text === this.lastGap) return;
     this.lastGap = text;
     this.emit("gap", { from, to, reason, topic });
   }
