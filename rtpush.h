@@ -6497,7 +6497,8 @@ static void rp_people_free(rtpush_hub *hub) {
 typedef struct rp_life {
     struct rp_life *next;
     uint32_t refs;  // members that it has
-    bool is_counted, is_buried;
+    bool is_buried;
+    uint32_t missed; // counts in a row in which it was not there
     char name[1];   // node:random
 } rp_life;
 
@@ -6663,7 +6664,7 @@ static int rp_registry_hear(rtpush_hub *hub, char kind, const char *life, const 
 
 static void rp_registry_count(rtpush_hub *hub) {
     for (rp_life **at = &hub->registry->lives, *life; (life = *at) != NULL;) {
-        life->is_counted = false;
+        life->missed++;
         if (life->refs) { at = &life->next; continue; }
         *at = life->next;
         rp_mem_free(&hub->mem, life);
@@ -6673,13 +6674,13 @@ static void rp_registry_count(rtpush_hub *hub) {
 // A life that is there, and with it those of its loops: `life.1`.
 static void rp_registry_counted(rtpush_hub *hub, rtpush_slice name) {
     for (rp_life *life = hub->registry->lives; life; life = life->next)
-        if (!strncmp(life->name, name.data, name.size) && strchr(".", life->name[name.size])) life->is_counted = true;
+        if (!strncmp(life->name, name.data, name.size) && strchr(".", life->name[name.size])) life->missed = 0;
 }
 
-// Says of each life that was not counted, topic by topic, that it is over.
-static void rp_registry_bury(rtpush_hub *hub, int (*tell)(rtpush_hub *hub, const char *life, const char *topic)) {
+// Says of each life that was missed so often, topic by topic, that it is over.
+static void rp_registry_bury(rtpush_hub *hub, uint32_t missed, int (*tell)(rtpush_hub *hub, const char *life, const char *topic)) {
     for (rp_life *life = hub->registry->lives; life; life = life->next) {
-        if (life->is_counted || life->is_buried || !strcmp(life->name, hub->registry->own)) continue;
+        if (life->missed < missed || life->is_buried || !strcmp(life->name, hub->registry->own)) continue;
         const rp_crowd *last = NULL; // of many members of one crowd in a row one is enough
         for (rp_node *node = rp_table_next(&hub->registry->places, NULL); node; node = rp_table_next(&hub->registry->places, node)) {
             const rp_where *where = RP_OWNER(rp_where, node, node);
@@ -14327,6 +14328,8 @@ struct rp_letter {
     uint64_t ticket, number, began;
     bool is_sent, is_over; // over: whoever published it has an answer
     bool is_durable, is_clear;
+    bool is_doubted;  // Redis has a later one of ours: this one is done, and its entry will come, or never was
+    uint64_t doubted_ms;
     size_t fields, fields_size, key_size, topic_size;
 };
 
@@ -14361,6 +14364,9 @@ struct rp_redis {
     uint64_t counter;       // where the stream ended when we joined
     bool is_loading, is_started, has_said_hello;
     uint64_t entries_left, page;
+    char from[48];          // an entry that was passed over: the next question begins behind it; "": behind the head
+    uint32_t foreign;       // entries of another epoch, in a row
+    bool is_broken;         // the log is to begin anew
     uint64_t last_number;   // of letters
     rp_letter *letters, **letters_end;
     size_t letters_bytes;
@@ -14412,7 +14418,7 @@ static void rp_letter_free(rp_redis *r, rp_letter *letter) {
 static void rp_letters_unsend(rp_redis *r) {
     for (rp_letter *letter = r->letters, *next; letter; letter = next) {
         next = letter->next;
-        letter->is_sent = false;
+        letter->is_sent = letter->is_doubted = false;
         if (letter->is_over) rp_letter_free(r, letter);
     }
 }
@@ -14660,7 +14666,7 @@ enum rp_script { RP_SCRIPT_JOIN, RP_SCRIPT_APPEND, RP_SCRIPT_BEAT, RP_SCRIPTS };
 enum { RP_BEAT_MS = 2000, RP_SETTLE_MS = 100, RP_FOLLOW_MS = 2000, RP_FOLLOW_COUNT = 500, RP_LOAD_COUNT = 1000 };
 
 // join: may this node be here, and does the log go on? ARGV: node, life, the epoch it knows, its head, who appended
-// that, a new epoch, Redis's run, force. A log goes on if nothing that any node has seen is missing: its counter is
+// that, a new epoch, Redis's run, force, broken. A log goes on if nothing that any node has seen is missing: its counter is
 // not behind, the entry that the node saw last is the same. Behind a restart of Redis that is known only when all
 // nodes that lived have said so; after 3 s without one of them it is not.
 static const char rp_script_join[] =
@@ -14668,7 +14674,7 @@ static const char rp_script_join[] =
     "local t = redis.call('TIME')\n"
     "local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
     "local log, seqk, epk, nodes, run, need = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]\n"
-    "local node, life, known, head, mark, fresh, id, force = unpack(ARGV)\n"
+    "local node, life, known, head, mark, fresh, id, force, broken = unpack(ARGV)\n"
     "local was = redis.call('HGET', nodes, node)\n"
     "if was and force ~= '1' then\n"
     "  local other, beat = string.match(was, '^(%S+) (%d+)$')\n"
@@ -14687,7 +14693,7 @@ static const char rp_script_join[] =
     "local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]\n"
     "local last = newest and tonumber(string.match(newest[1], '^%d+')) or 0\n"
     "head = tonumber(head)\n"
-    "local lost = not epoch or count < last\n"
+    "local lost = not epoch or count < last or broken == '1' or count > 9e15\n"
     "if not lost and known == epoch and head > 0 then\n"
     "  local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]\n"
     "  local first = oldest and tonumber(string.match(oldest[1], '^%d+')) or count + 1\n"
@@ -14706,6 +14712,7 @@ static const char rp_script_join[] =
     "  redis.call('DEL', need)\n"
     "  epoch = fresh\n"
     "  count = math.max(count, last, head)\n"
+    "  if count > 9e15 then count = 0 end\n" // a number has 53 bits here
     "  redis.call('DEL', log)\n"
     "  redis.call('SET', epk, epoch)\n"
     "  redis.call('SET', seqk, string.format('%.0f', count))\n"
@@ -14713,11 +14720,13 @@ static const char rp_script_join[] =
     "return {'ok', epoch, string.format('%.0f', count)}\n";
 
 // append: ARGV: epoch, life, number, entries kept, milliseconds a key is kept, of a durable topic how many it keeps ('-':
-// its history goes) and how long, then the entry's fields. KEYS behind the four: the idempotency key, if `key` says so;
+// its history goes) and how long, `key`, the node's head, then the entry's fields. KEYS behind the four: the idempotency key, if `key` says so;
 // the durable topic's stream. A letter that was done before is not done again.
 static const char rp_script_append[] =
     "redis.replicate_commands()\n"
     "if redis.call('GET', KEYS[3]) ~= ARGV[1] then return redis.error_reply('EPOCH the log is another one') end\n"
+    "local count = tonumber(redis.call('GET', KEYS[2]) or '-1')\n"
+    "if count < tonumber(ARGV[9]) then return redis.error_reply('EPOCH the counter is behind') end\n"
     "local key = ARGV[8] == 'key' and KEYS[5]\n"
     "local own = ARGV[6] ~= '' and KEYS[#KEYS]\n"
     "if key then\n"
@@ -14729,7 +14738,7 @@ static const char rp_script_append[] =
     "local t = redis.call('TIME')\n"
     "local seq = string.format('%.0f', redis.call('INCR', KEYS[2]))\n"
     "local entry = {seq .. '-0', 'e', ARGV[1], 'n', ARGV[2] .. ':' .. ARGV[3],\n"
-    "  'w', string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000)), unpack(ARGV, 9)}\n"
+    "  'w', string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000)), unpack(ARGV, 10)}\n"
     "local r = redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[4], unpack(entry))\n"
     "if type(r) == 'table' and r.err then return redis.error_reply('EPOCH ' .. r.err) end\n"
     "redis.call('HSET', KEYS[4], ARGV[2], ARGV[3])\n"
@@ -14871,7 +14880,11 @@ static void rp_letter_answered(rp_redis *r, rp_letter *letter, rtpush_slice repl
     if (rp_redis_is_error(r, reply)) return; // it is asked again, or its time is over
     bool is_done = rp_slice_number(rp_resp_text(&rest), &seq) && seq;
     letter->is_sent = false;
-    if (!is_done && !letter->is_over && letter->ticket) { letter->is_sent = true; return; } // done before: its entry tells
+    if (!is_done && !letter->is_over) {
+        letter->is_sent = letter->is_doubted = true;
+        letter->doubted_ms = r->hub->wheel.now;
+        return;
+    }
     rp_letter_end(r, letter, seq, RTPUSH_OK);
     rp_letter_free(r, letter);
     rp_bus_set_why(r->hub, "redis", NULL);
@@ -14880,7 +14893,7 @@ static void rp_letter_answered(rp_redis *r, rp_letter *letter, rtpush_slice repl
 static void rp_letter_send(rp_redis *r, rp_letter *letter) {
     rp_mem *mem = &r->hub->mem;
     size_t keys_count = 4u + (letter->key_size > 0) + letter->is_durable;
-    rp_buf *out = rp_redis_run(r, RP_SCRIPT_APPEND, keys_count, 8 + letter->fields, rp_letter_answered, letter);
+    rp_buf *out = rp_redis_run(r, RP_SCRIPT_APPEND, keys_count, 9 + letter->fields, rp_letter_answered, letter);
     const char *bytes = rp_letter_bytes(letter);
     static const char *const keys[] = {"log", "seq", "epoch", "done"};
     for (unsigned i = 0; i < RP_COUNT(keys); i++) rp_redis_key(r, out, keys[i]);
@@ -14905,6 +14918,7 @@ static void rp_letter_send(rp_redis *r, rp_letter *letter) {
     else rp_resp_word(mem, out, letter->is_durable ? "-" : "");
     rp_resp_decimal(mem, out, (uint64_t)r->desc.durable_ms);
     rp_resp_word(mem, out, letter->key_size ? "key" : "");
+    rp_resp_decimal(mem, out, r->hub->log.head);
     rp_buf_put(mem, out, bytes, letter->fields_size);
     letter->is_sent = true;
 }
@@ -14919,6 +14933,23 @@ static void rp_letters_expire(rp_redis *r) {
         rp_letter_end(r, letter, 0, RTPUSH_E_UNAVAILABLE);
         if (!letter->is_sent) rp_letter_free(r, letter);
     }
+}
+
+// Redis says that the log ends at `seq`, and we have all of it: a letter in doubt was not done. It goes once more, as a new one.
+static void rp_letters_settle(rp_redis *r, uint64_t asked_ms, uint64_t seq) {
+    rp_letter *letter = r->letters, *last = NULL;
+    if (r->hub->log.head < seq) return;
+    while (letter && (!letter->is_doubted || letter->is_over || letter->doubted_ms > asked_ms)) last = letter, letter = letter->next;
+    if (!letter) return;
+    if (letter->next) {
+        *(last ? &last->next : &r->letters) = letter->next;
+        *r->letters_end = letter;
+        r->letters_end = &letter->next;
+        letter->next = NULL;
+    }
+    letter->number = ++r->last_number;
+    letter->is_doubted = letter->is_sent = false;
+    rtpush_bus_wake(r->hub);
 }
 
 static void rp_redis_turn(void *user, rtpush_hub *hub) {
@@ -14936,13 +14967,19 @@ typedef struct rp_entry_read {
     rtpush_slice epoch, origin, wall, kind, topic, event, life, data;
 } rp_entry_read;
 
-static bool rp_stream_read(rp_entry_read *e, rtpush_slice reply) {
+// false: it is none of ours; *id is what Redis calls it, empty if this is no entry at all.
+static bool rp_stream_read(rp_entry_read *e, rtpush_slice reply, rtpush_slice *id) {
     rp_resp item;
+    rtpush_slice rest, seq;
+    uint64_t number;
     memset(e, 0, sizeof *e);
+    *id = rp_slice(NULL, 0);
     if (!rp_resp_next(&reply, &item) || item.children != 2 || !rp_resp_next(&reply, &item)) return false;
-    rtpush_slice id = item.text, seq;
-    rp_slice_next(&id, '-', &seq);
-    if (!rp_slice_number(seq, &e->seq) || !e->seq || e->seq >= (UINT64_C(1) << 53) || !id.data || !rp_slice_equals(id, "0")) return false;
+    rest = item.text;
+    rp_slice_next(&rest, '-', &seq);
+    if (!rp_slice_number(seq, &e->seq) || !rest.data || !rp_slice_number(rest, &number)) return false;
+    *id = item.text;
+    if (!e->seq || e->seq >= (UINT64_C(1) << 53) || number) { e->seq = 0; return false; }
     if (!rp_resp_next(&reply, &item) || item.children % 2) return false;
     for (uint64_t left = item.children; left; left -= 2) {
         rtpush_slice name = rp_resp_text(&reply), value = rp_resp_text(&reply);
@@ -15016,13 +15053,32 @@ static void rp_stream_restart(rp_redis *r, uint64_t floor) {
     r->is_started = true;
 }
 
+// What stands in the stream and is none of ours is passed over. Its id is where the next question begins.
+static void rp_stream_skip(rp_redis *r, const rp_entry_read *e, rtpush_slice id) {
+    rp_hub_log(r->hub, "redis: entry %.*s of the stream is not ours", (int)RP_MIN(id.size, (size_t)40), id.data);
+    snprintf(r->from, sizeof r->from, "%.*s", (int)RP_MIN(id.size, sizeof r->from - 1), id.data);
+    if (r->is_started && e->seq == r->hub->log.head + 1) rp_registry_hear(r->hub, '-', "", "", rp_slice("", 0), e->seq);
+}
+
+// An entry of another epoch. Once: there is another log now. Again, behind a join: the log is not what its name says.
+static void rp_stream_foreign(rp_redis *r) {
+    r->is_broken = ++r->foreign > 1;
+    rp_redis_lose(r, "the log is another one");
+}
+
 // false: the connections were given up.
 static bool rp_stream_take(rp_redis *r, rtpush_slice reply) {
     rtpush_hub *hub = r->hub;
     rp_entry_read e;
-    if (!rp_stream_read(&e, reply)) { rp_redis_lose(r, "an entry of the stream is not what it should be"); return false; }
+    rtpush_slice id;
+    if (!rp_stream_read(&e, reply, &id)) {
+        if (id.size) rp_stream_skip(r, &e, id);
+        else rp_redis_lose(r, "an entry of the stream is not what it should be");
+        return id.size > 0;
+    }
     if (r->is_started && e.seq <= hub->log.head) return true; // seen before
-    if (!rp_slice_equals(e.epoch, r->epoch)) { r->failures = 0; rp_redis_lose(r, "the log is another one"); return false; }
+    if (!rp_slice_equals(e.epoch, r->epoch)) { rp_stream_foreign(r); return false; }
+    if (e.seq > r->counter && r->is_started && e.seq != hub->log.head + 1) { rp_redis_lose(r, "entries of the stream are missing"); return false; }
     if (!r->is_started || e.seq != hub->log.head + 1) {
         if (r->is_started) rp_hub_log(hub, "redis: the stream has lost what is before %" PRIu64 ", we were at %" PRIu64, e.seq, hub->log.head);
         rp_stream_restart(r, e.seq - 1);
@@ -15030,6 +15086,8 @@ static bool rp_stream_take(rp_redis *r, rtpush_slice reply) {
     if (rp_stream_apply(r, &e)) { rp_redis_lose(r, "out of memory"); return false; }
     snprintf(r->mark, sizeof r->mark, "%.*s", (int)RP_MIN(e.origin.size, sizeof r->mark - 1), e.origin.data);
     r->marked = e.seq;
+    r->from[0] = 0;
+    r->foreign = 0;
     return true;
 }
 
@@ -15039,7 +15097,6 @@ static void rp_stream_live(rp_redis *r) {
     bool was_first = r->is_first;
     if (!r->is_started) rp_stream_restart(r, r->counter); // the stream is empty
     r->is_loading = r->is_first = false;
-    r->failures = 0;
     r->phase = RP_REDIS_LIVE;
     r->beat_at = r->hub->wheel.now; // it tells at once where the log is
     r->hub->bus_is_away = false;
@@ -15053,20 +15110,22 @@ static void rp_stream_live(rp_redis *r) {
 static void rp_stream_ask(rp_redis *r) {
     rp_mem *mem = &r->hub->mem;
     rp_buf *out = rp_link_out(r->hub, r->following.link);
-    char id[32];
+    char id[48];
     r->page = 0;
     r->following.due = r->hub->wheel.now + RP_FOLLOW_MS + RP_REDIS_ANSWER_MS;
     rp_resp_count(mem, out, r->is_loading ? 6 : 8);
     rp_resp_word(mem, out, r->is_loading ? "XRANGE" : "XREAD");
     if (r->is_loading) {
-        snprintf(id, sizeof id, "%" PRIu64 "-1", r->is_started ? r->hub->log.head : 0); // behind `head-0`
+        if (*r->from) snprintf(id, sizeof id, "(%.40s", r->from);
+        else snprintf(id, sizeof id, "%" PRIu64 "-1", r->is_started ? r->hub->log.head : 0); // behind `head-0`
         rp_redis_key(r, out, "log");
         rp_resp_word(mem, out, id);
         rp_resp_word(mem, out, "+");
         rp_resp_word(mem, out, "COUNT");
         rp_resp_decimal(mem, out, RP_LOAD_COUNT);
     } else {
-        snprintf(id, sizeof id, "%" PRIu64 "-0", r->hub->log.head);
+        if (*r->from) snprintf(id, sizeof id, "%.40s", r->from);
+        else snprintf(id, sizeof id, "%" PRIu64 "-0", r->hub->log.head);
         rp_resp_word(mem, out, "BLOCK");
         rp_resp_decimal(mem, out, RP_FOLLOW_MS);
         rp_resp_word(mem, out, "COUNT");
@@ -15097,6 +15156,7 @@ static ptrdiff_t rp_stream_frame(rp_redis *r, rtpush_slice in) {
         if (step == 2 ? item.type != '$' : item.type != '*' || (step == 0 && item.children != 1) || (step == 1 && item.children != 2)) return -1;
     }
     r->entries_left = r->page = item.is_null ? 0 : item.children;
+    if (!r->is_loading) r->failures = 0; // it follows
     if (!r->entries_left) rp_stream_answered(r);
     return (ptrdiff_t)(in.size - rest.size);
 }
@@ -15265,6 +15325,7 @@ static void rp_fetch_close(rp_redis *r) {
 static ptrdiff_t rp_fetch_step(rp_redis *r, rtpush_slice in) {
     rp_resp item;
     rp_entry_read e;
+    rtpush_slice id;
     bool is_frame = !r->fetch_greetings && !r->has_fetch_frame;
     ptrdiff_t n = is_frame ? rp_resp_item(&item, in.data, in.size, rp_redis_size_max(r)) : rp_resp_whole(&r->fetching.scan, in.data, in.size, rp_redis_size_max(r));
     if (n <= 0) return n;
@@ -15277,7 +15338,7 @@ static ptrdiff_t rp_fetch_step(rp_redis *r, rtpush_slice in) {
         r->fetch_left = item.children;
     } else {
         r->fetch_left--;
-        if (!rp_stream_read(&e, rp_slice(in.data, (size_t)n))) return -1;
+        if (!rp_stream_read(&e, rp_slice(in.data, (size_t)n), &id)) return id.size ? n : -1;
         rp_fetch_entry(r, r->fetches, &e);
     }
     if (r->has_fetch_frame && !r->fetch_left) {
@@ -15391,6 +15452,7 @@ static void rp_redis_joined(rp_redis *r, rp_letter *letter, rtpush_slice reply) 
     if (epoch.size != 8 || !rp_slice_number(count, &counter)) { rp_redis_lose(r, "its scripts answer strangely"); return; }
     r->beat_at = r->hub->wheel.now + RP_BEAT_MS;
     r->counter = counter;
+    r->from[0] = 0;
     r->is_loading = !r->is_started || !rp_slice_equals(epoch, r->epoch);
     if (r->is_loading) r->is_started = false;
     memcpy(r->epoch, epoch.data, 8);
@@ -15402,7 +15464,7 @@ static void rp_redis_join(rp_redis *r) {
     rp_mem *mem = &hub->mem;
     static const char *const keys[] = {"log", "seq", "epoch", "nodes", "run", "need"};
     char fresh[9] = "";
-    rp_buf *out = rp_redis_run(r, RP_SCRIPT_JOIN, RP_COUNT(keys), 8, rp_redis_joined, NULL);
+    rp_buf *out = rp_redis_run(r, RP_SCRIPT_JOIN, RP_COUNT(keys), 9, rp_redis_joined, NULL);
     if (!rp_hub_random_epoch(hub, fresh)) out->is_broken = true;
     for (unsigned i = 0; i < RP_COUNT(keys); i++) rp_redis_key(r, out, keys[i]);
     rp_resp_word(mem, out, r->desc.node);
@@ -15413,6 +15475,8 @@ static void rp_redis_join(rp_redis *r) {
     rp_resp_word(mem, out, fresh);
     rp_resp_word(mem, out, r->run);
     rp_resp_word(mem, out, r->is_forced ? "1" : "0");
+    rp_resp_word(mem, out, r->is_broken ? "1" : "0");
+    r->is_broken = false;
     r->phase = RP_REDIS_JOIN;
     r->beat_at = UINT64_MAX;
 }
@@ -15479,6 +15543,7 @@ static void rp_redis_counted(rp_redis *r, rp_letter *letter, rtpush_slice reply)
     r->hub->bus_head = seq;
     r->hub->bus_is_away = false;
     if (r->confirms && r->confirm_since <= r->beat_sent) rp_redis_confirm(r);
+    rp_letters_settle(r, r->beat_sent, seq);
     rp_registry_count(r->hub);
     while (pairs--) {
         rtpush_slice node = rp_resp_text(&reply), life = rp_resp_text(&reply);
@@ -15487,7 +15552,7 @@ static void rp_redis_counted(rp_redis *r, rp_letter *letter, rtpush_slice reply)
         else if (rp_slice_is_less(node, rp_slice_of(r->desc.node))) is_least = false;
     }
     if (!is_ours) { r->is_forced = false; rp_redis_lose(r, "another node has our name"); return; }
-    if (is_least) rp_registry_bury(r->hub, rp_redis_bury); // one of us is enough, and more do no harm
+    rp_registry_bury(r->hub, is_least ? 1 : 3, rp_redis_bury); // one of us is enough, and more do no harm
 }
 
 static void rp_redis_beat(rp_redis *r) {
@@ -16533,7 +16598,7 @@ static int rp_loop_announce(rtpush_hub *hub, const char *own, const char *topic,
         word->size = changes.size;
         memcpy(word + 1, own, life);
         memcpy((char *)(word + 1) + life, topic, size);
-        memcpy((char *)(word + 1) + life + size, changes.data, changes.size);
+        if (changes.size) memcpy((char *)(word + 1) + life + size, changes.data, changes.size);
         if (rp_posted_push(hub->crew->loops[0].hub, posted, rp_word_run, word)) return RTPUSH_OK;
     }
     RTPUSH_FREE(word);
