@@ -14876,9 +14876,11 @@ static void rp_letter_end(rp_redis *r, rp_letter *letter, uint64_t seq, int code
 
 static void rp_letter_answered(rp_redis *r, rp_letter *letter, rtpush_slice reply) {
     uint64_t seq = 0;
-    rtpush_slice rest = reply;
+    rp_resp item;
     if (rp_redis_is_error(r, reply)) return; // it is asked again, or its time is over
-    bool is_done = rp_slice_number(rp_resp_text(&rest), &seq) && seq;
+    bool is_text = rp_resp_next(&reply, &item) && !item.children && !item.is_null;
+    bool is_done = is_text && rp_slice_number(item.text, &seq) && seq;
+    if (!is_text || (!is_done && item.text.size)) { rp_redis_lose(r, "its scripts answer strangely"); return; }
     letter->is_sent = false;
     if (!is_done && !letter->is_over) {
         letter->is_sent = letter->is_doubted = true;
@@ -14977,9 +14979,9 @@ static bool rp_stream_read(rp_entry_read *e, rtpush_slice reply, rtpush_slice *i
     if (!rp_resp_next(&reply, &item) || item.children != 2 || !rp_resp_next(&reply, &item)) return false;
     rest = item.text;
     rp_slice_next(&rest, '-', &seq);
-    if (!rp_slice_number(seq, &e->seq) || !rest.data || !rp_slice_number(rest, &number)) return false;
+    if (!rp_slice_number(seq, &e->seq) || e->seq >= (UINT64_C(1) << 53) || !rest.data || !rp_slice_number(rest, &number)) return false;
     *id = item.text;
-    if (!e->seq || e->seq >= (UINT64_C(1) << 53) || number) { e->seq = 0; return false; }
+    if (!e->seq || number) { e->seq = 0; return false; }
     if (!rp_resp_next(&reply, &item) || item.children % 2) return false;
     for (uint64_t left = item.children; left; left -= 2) {
         rtpush_slice name = rp_resp_text(&reply), value = rp_resp_text(&reply);
