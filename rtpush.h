@@ -4111,6 +4111,7 @@ static rp_msg *rp_log_append(rp_log *log, rp_topic *t, const rtpush_message *fro
     return m;
 }
 
+#ifdef RP_REDIS
 // Makes room in the spine for so many more, which may be older than what is there.
 static bool rp_log_reserve_all(rp_log *log, uint32_t count) {
     rp_log_compact(log);
@@ -4159,6 +4160,7 @@ static bool rp_topic_take_back(rp_log *log, rp_topic *t, rp_msg **msgs, uint32_t
     t->source.evicted = RP_MAX(lost, t->cleared);
     return true;
 }
+#endif
 
 // --- retention ---
 
@@ -6273,12 +6275,14 @@ static void rp_crowd_touch(rtpush_hub *hub, rp_crowd *crowd) {
     if (!rp_timer_is_armed(&crowd->timer) || crowd->timer.due > due) rp_timer_start(&hub->wheel, &crowd->timer, due);
 }
 
+#ifdef RP_SHARED
 // The log is to be told of all who are here.
 static void rp_crowd_announce_all(rtpush_hub *hub, rp_crowd *crowd) {
     for (rp_node *node = rp_table_next(&crowd->members, NULL); node; node = rp_table_next(&crowd->members, node))
         RP_OWNER(rp_member, node, node)->is_announced = false;
     rp_crowd_touch(hub, crowd);
 }
+#endif
 
 static rp_crowd *rp_crowd_get(rtpush_hub *hub, rtpush_slice topic) {
     rp_crowd *crowd = rp_crowd_find(hub, topic);
@@ -6504,7 +6508,7 @@ typedef struct rp_life {
 
 // A life's having a member.
 typedef struct rp_where {
-    rp_node node; // in registry.places
+    rp_node node; // among the registry's places
     rp_life *life;
     rp_crowd *crowd;
     rp_member *member;
@@ -6660,6 +6664,7 @@ static int rp_registry_hear(rtpush_hub *hub, char kind, const char *life, const 
     return code;
 }
 
+#ifdef RP_REDIS
 // --- the count of lives ---
 
 static void rp_registry_count(rtpush_hub *hub) {
@@ -6690,6 +6695,7 @@ static void rp_registry_bury(rtpush_hub *hub, uint32_t missed, int (*tell)(rtpus
         life->is_buried = true;
     }
 }
+#endif
 
 // --- its beginning and end ---
 
@@ -15114,7 +15120,7 @@ static void rp_stream_ask(rp_redis *r) {
     rp_buf *out = rp_link_out(r->hub, r->following.link);
     char id[48];
     r->page = 0;
-    r->following.due = r->hub->wheel.now + RP_FOLLOW_MS + RP_REDIS_ANSWER_MS;
+    r->following.due = r->hub->wheel.now + (uint64_t)RP_FOLLOW_MS + (uint64_t)RP_REDIS_ANSWER_MS;
     rp_resp_count(mem, out, r->is_loading ? 6 : 8);
     rp_resp_word(mem, out, r->is_loading ? "XRANGE" : "XREAD");
     if (r->is_loading) {
@@ -15183,7 +15189,7 @@ static ptrdiff_t rp_stream_step(rp_redis *r, rtpush_slice in) {
 
 static void rp_stream_input(rtpush_hub *hub, rp_link *l) {
     rp_redis *r = (rp_redis *)l->user;
-    r->following.due = hub->wheel.now + RP_FOLLOW_MS + RP_REDIS_ANSWER_MS;
+    r->following.due = hub->wheel.now + (uint64_t)RP_FOLLOW_MS + (uint64_t)RP_REDIS_ANSWER_MS;
     while (l->phase == RP_LINK_OPEN && rp_buf_size(&l->in)) {
         ptrdiff_t n = rp_stream_step(r, rp_buf_slice(&l->in));
         if (n < 0) rp_redis_lose(r, "its answer to XREAD is not what it should be");

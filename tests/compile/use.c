@@ -206,6 +206,11 @@ static bool each_member(const char *name, void *user) {
     return name != NULL;
 }
 
+static void not_posted(rtpush_hub *hub, void *arg) {
+    (void)hub;
+    (void)arg;
+}
+
 static void posted(rtpush_hub *hub, void *arg) {
     (void)hub;
     ((seen *)arg)->posted++;
@@ -243,6 +248,7 @@ static void use_log(rtpush_hub *hub, seen *s) {
     NEED(rtpush_publish_ex(hub, &what, NULL) == RTPUSH_E_JSON && s->published == 1);
     NEED(rtpush_publish(hub, "log/a", "text", 4) == RTPUSH_OK && rtpush_publish_user(hub, "ann", "you", 3) == RTPUSH_OK);
     NEED(rtpush_publish_async(hub, "log/a", "later", 5) == RTPUSH_OK && rtpush_post(hub, posted, s) == RTPUSH_OK);
+    NEED(rtpush_post_session(hub, 0, not_posted, s) == RTPUSH_OK);
     rtpush_timer gone = rtpush_after(hub, 1, timer, s), kept_timer = rtpush_after(hub, 1, timer, s);
     NEED(gone && kept_timer);
     rtpush_cancel(hub, gone);
