@@ -14793,7 +14793,7 @@ static bool rp_redis_is_durable(const rp_redis *r, const char *topic) {
 
 // A user's own key: {LOG}:topic:NAME.
 static void rp_durable_key(rp_redis *r, rp_buf *out, const char *topic) {
-    char key[RP_TOPIC_MAX + RP_NODE_MAX + 16];
+    char key[RP_TOPIC_MAX + 80]; // a log's name has 64 bytes at most
     snprintf(key, sizeof key, "{%s}:topic:%s", r->desc.log, topic);
     rp_resp_word(&r->hub->mem, out, key);
 }
