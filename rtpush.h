@@ -16240,6 +16240,14 @@ static int rp_server_open(rtpush_hub *hub) {
     return server->backend->watch(server->state, server->wake.read_fd, RP_TAG_WAKE, 0, RTPUSH_READ) ? RTPUSH_E_SYSTEM : RTPUSH_OK;
 }
 
+// A bus that has not all of its log yet is waited for. What runs inside destroys nothing.
+static int rp_hub_load(rtpush_hub *hub) {
+    hub->server->depth++;
+    while (hub->is_loading && !hub->load_code) rp_server_turn(hub, rp_server_timeout(hub));
+    hub->server->depth--;
+    return hub->load_code;
+}
+
 static int rp_hub_open(rtpush_hub *hub, const rtpush_desc *desc) {
     rp_mem *mem = &hub->mem;
     if (!rp_hub_take_desc(hub, desc)) return RTPUSH_E_MEMORY;
@@ -16253,10 +16261,7 @@ static int rp_hub_open(rtpush_hub *hub, const rtpush_desc *desc) {
     int code = rp_server_open(hub);
     for (const rtpush_rule *rule = desc->rules; !code && rule && rule->pattern; rule++) code = rp_rule_add(hub, rule->pattern, &rule->desc);
     if (!code && desc->bus && desc->bus->open) code = desc->bus->open(desc->bus->user, hub);
-    hub->server->depth++; // whatever runs inside destroys nothing
-    while (!code && hub->is_loading && !(code = hub->load_code)) rp_server_turn(hub, rp_server_timeout(hub));
-    hub->server->depth--;
-    return code;
+    return code ? code : rp_hub_load(hub);
 }
 
 // All of a hub but its listener and its crew. NULL: *code says why.
