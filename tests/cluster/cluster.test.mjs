@@ -145,7 +145,7 @@ function epochsOf(publishers) {
 
 const why = lacks('redis-server', 'redis-cli', 'haproxy', 'nginx') || (knowsRedis(rtpushd()) ? '' : 'the daemon knows no --redis');
 
-test('a_cluster_under_faults_loses_nothing', { skip: why || false, timeout: isLong ? 1500000 : 300000 }, async (t) => {
+test('a_cluster_under_faults_loses_nothing', { skip: why || false, timeout: isLong ? 1500000 : 600000 }, async (t) => {
   const began = Date.now(), { c, ends } = await setup(t);
   await herds(c, ends);
   const { urls } = c.balancers, range = Array.from({ length: TOPICS }, (_, k) => k);
