@@ -448,6 +448,8 @@ RTPUSH_DEF int rtpush_bus_start(rtpush_hub *hub, const char *epoch, uint64_t flo
 RTPUSH_DEF int rtpush_bus_deliver(rtpush_hub *hub, const rtpush_message *m);
 // What is held of the topic is dropped, up to the seq (0: all). It has no seq of its own, or one that nothing else has.
 RTPUSH_DEF int rtpush_bus_clear(rtpush_hub *hub, const char *topic, uint64_t seq);
+// A ticket's end: code RTPUSH_OK and the seq it got (or the older one its idempotency key had), or an error.
+RTPUSH_DEF void rtpush_bus_done(rtpush_hub *hub, uint64_t ticket, uint64_t seq, int code);
 // Asks for a call of `turn` in the next turn, which comes at once.
 RTPUSH_DEF void rtpush_bus_wake(rtpush_hub *hub);
 
@@ -494,8 +496,6 @@ RTPUSH_DEF const rtpush_bus *rtpush_redis(const char *url, const rtpush_redis_de
 // Calls each for the name of every node on which this identity has a session, until it returns false. Returns on how
 // many it has. Where the log is not shared: 1 with "" if it is here, else 0.
 RTPUSH_DEF size_t rtpush_where(rtpush_hub *hub, const char *identity, bool (*each)(const char *node, void *user), void *user);
-// A ticket's end: code RTPUSH_OK and the seq it got (or the older one its idempotency key had), or an error.
-RTPUSH_DEF void rtpush_bus_done(rtpush_hub *hub, uint64_t ticket, uint64_t seq, int code);
 
 // --- the hub ---
 
@@ -4365,20 +4365,13 @@ typedef struct rp_rule {
     char pattern[1];
 } rp_rule;
 
+// What came into the log, for the other loops of the process: a message, or what is spelled like one. A word's kind is
+// its letter and its event the life; a restart's event is the epoch.
 enum rp_item_type { RP_ITEM_MESSAGE, RP_ITEM_CLEAR, RP_ITEM_RESTART, RP_ITEM_WORD };
-
-// What came into the log, for the other loops of the process.
-typedef struct rp_tap {
-    int type, kind; // rp_item_type; kind of the message, or of the word
-    const char *topic, *event; // of a word the life, of a restart the epoch
-    rtpush_slice data;
-    bool is_ephemeral;
-    uint64_t seq;
-} rp_tap;
 
 // How a hub is one of several (room `crew`). NULL: it is alone.
 typedef struct rp_hooks {
-    void (*tap)(rtpush_hub *hub, const rp_tap *what);
+    void (*tap)(rtpush_hub *hub, enum rp_item_type type, const rtpush_message *m);
     void (*wake)(rtpush_hub *hub);
     bool (*is_behind)(const rtpush_hub *hub);
     void (*subscribed)(rtpush_hub *hub, const rp_source *s, int by);
@@ -4475,31 +4468,21 @@ static bool rp_hub_random_epoch(rtpush_hub *hub, char epoch[9]) {
     return true;
 }
 
-static void rp_hub_tap(rtpush_hub *hub, int type, int kind, const char *topic, const char *event, rtpush_slice data, uint64_t seq) {
-    rp_tap tap;
-    if (!hub->hooks) return;
-    memset(&tap, 0, sizeof tap);
-    tap.type = type;
-    tap.kind = kind;
-    tap.topic = topic;
-    tap.event = event;
-    tap.data = data;
-    tap.seq = seq;
-    hub->hooks->tap(hub, &tap);
+static void rp_hub_tap(rtpush_hub *hub, enum rp_item_type type, const rtpush_message *m) {
+    if (hub->hooks) hub->hooks->tap(hub, type, m);
 }
 
-static void rp_hub_tap_message(rtpush_hub *hub, const rtpush_message *m) {
-    rp_tap tap;
-    if (!hub->hooks) return;
-    memset(&tap, 0, sizeof tap);
-    tap.type = RP_ITEM_MESSAGE;
-    tap.kind = m->kind;
-    tap.topic = m->topic;
-    tap.event = m->event;
-    tap.data = rp_slice(m->data, m->size);
-    tap.is_ephemeral = m->ephemeral;
-    tap.seq = m->seq;
-    hub->hooks->tap(hub, &tap);
+// What is no message, in the members of one.
+static void rp_hub_tap_other(rtpush_hub *hub, enum rp_item_type type, int kind, const char *topic, const char *event, rtpush_slice data, uint64_t seq) {
+    rtpush_message m;
+    memset(&m, 0, sizeof m);
+    m.topic = topic;
+    m.event = event;
+    m.data = data.data;
+    m.size = data.size;
+    m.kind = kind;
+    m.seq = seq;
+    rp_hub_tap(hub, type, &m);
 }
 
 // --- errors and log lines ---
@@ -4536,6 +4519,12 @@ static rp_dead *rp_dead_find(const rtpush_hub *hub, rtpush_slice name, uint64_t 
         if (dead->size == name.size && !memcmp(dead->name, name.data, name.size)) return dead;
     }
     return NULL;
+}
+
+// Up to where messages of a name that has no topic are lost: its mark, else the floor.
+static uint64_t rp_dead_lost(const rtpush_hub *hub, rtpush_slice name, uint64_t hash) {
+    const rp_dead *dead = rp_dead_find(hub, name, hash);
+    return RP_MAX(dead ? dead->evicted : 0, hub->log.floor);
 }
 
 static void rp_dead_drop_oldest(rtpush_hub *hub) {
@@ -4724,8 +4713,7 @@ static rp_topic *rp_topic_new(rtpush_hub *hub, rtpush_slice name, uint64_t hash)
     memcpy(t->text, name.data, name.size);
     t->source.name = t->text;
     t->source.name_size = (uint8_t)name.size;
-    const rp_dead *dead = rp_dead_find(hub, name, hash);
-    t->source.last = t->source.evicted = RP_MAX(dead ? dead->evicted : 0, hub->log.floor);
+    t->source.last = t->source.evicted = rp_dead_lost(hub, name, hash);
     t->expiry.fire = rp_topic_expire;
     rp_topic_set(hub, t, rp_hub_rule(hub, name));
     if (!rp_topic_link_all(hub, t)) {
@@ -4941,8 +4929,7 @@ static void rp_hub_clear(rtpush_hub *hub, rp_topic *t, uint64_t seq) {
 static uint64_t rp_hub_lost(const rtpush_hub *hub, rtpush_slice name) {
     uint64_t hash = rp_hub_hash(hub, name);
     const rp_source *s = rp_hub_find(hub, name, hash);
-    const rp_dead *dead = s ? NULL : rp_dead_find(hub, name, hash);
-    return s ? rp_source_lost(s) : RP_MAX(dead ? dead->evicted : 0, hub->log.floor);
+    return s ? rp_source_lost(s) : rp_dead_lost(hub, name, hash);
 }
 
 // A mark from elsewhere: of the topic nothing up to seq is to be had.
@@ -5947,15 +5934,20 @@ static int rp_publish_bus(rtpush_hub *hub, const rtpush_publication *what, uint6
     return code;
 }
 
+static void rp_clear_local(rtpush_hub *hub, const char *topic) {
+    rp_topic *t = rp_hub_find_topic(hub, rp_slice_of(topic));
+    if (t) rp_hub_clear(hub, t, UINT64_MAX);
+    rp_hub_tap_other(hub, RP_ITEM_CLEAR, 0, topic, "", rp_slice(NULL, 0), 0);
+}
+
 static int rp_publish_local(rtpush_hub *hub, rtpush_message *m, const rtpush_publication *what, uint64_t number, rp_key *key) {
-    rp_topic *cleared = what->clear ? rp_hub_find_topic(hub, rp_slice_of(what->topic)) : NULL;
-    if (cleared) rp_hub_clear(hub, cleared, UINT64_MAX);
+    int code = RTPUSH_OK;
     m->seq = hub->log.head + !what->clear;
-    int code = what->clear ? RTPUSH_OK : rp_hub_append(hub, m);
+    if (what->clear) rp_clear_local(hub, what->topic);
+    else code = rp_hub_append(hub, m);
     if (code) return code;
     uint64_t seq = m->seq;
-    if (what->clear) rp_hub_tap(hub, RP_ITEM_CLEAR, 0, what->topic, "", rp_slice(NULL, 0), 0);
-    else rp_hub_tap_message(hub, m);
+    if (!what->clear) rp_hub_tap(hub, RP_ITEM_MESSAGE, m);
     if (key) rp_key_end(hub, key, seq, RTPUSH_OK);
     if (what->done) what->done(hub, number, seq, RTPUSH_OK, what->done_user);
     return RTPUSH_OK;
@@ -6383,7 +6375,6 @@ static uint64_t rp_session_handle(const rp_session *session) {
     return session ? rp_slab_handle(&session->slot) | (uint64_t)session->loop << RP_LOOP_SHIFT : 0;
 }
 
-
 static const char *rp_session_identity(const rp_session *session) { return session && session->identity ? session->identity : ""; }
 
 static rp_session *rp_session_find(const rtpush_hub *hub, rtpush_session handle) {
@@ -6568,12 +6559,10 @@ static bool rp_where_add(rtpush_hub *hub, rp_life *life, rp_crowd *crowd, rp_mem
 }
 
 // A word has changed a crowd: whose word it was tells the log, later, to show what is new by then.
-static int rp_registry_changed(rtpush_hub *hub, rp_crowd *crowd, bool is_own) {
-    if (is_own && !crowd->owed_at) {
-        crowd->owed_at = hub->wheel.now + (uint64_t)hub->desc.presence_ms;
-        if (!rp_timer_is_armed(&crowd->timer)) rp_timer_start(&hub->wheel, &crowd->timer, crowd->owed_at);
-    }
-    return RTPUSH_OK;
+static void rp_registry_changed(rtpush_hub *hub, rp_crowd *crowd, bool is_own) {
+    if (!is_own || crowd->owed_at) return;
+    crowd->owed_at = hub->wheel.now + (uint64_t)hub->desc.presence_ms;
+    if (!rp_timer_is_armed(&crowd->timer)) rp_timer_start(&hub->wheel, &crowd->timer, crowd->owed_at);
 }
 
 // Tells who reads @presence/TOPIC what is new: the message has the word's seq.
@@ -6620,25 +6609,26 @@ static int rp_registry_change(rtpush_hub *hub, const char *name, const char *top
         if (*word.data == '+' && !rp_where_add(hub, life, crowd, member)) return RTPUSH_E_MEMORY;
         if (*word.data == '-' && where) rp_where_remove(hub, where);
     }
-    return is_empty ? rp_registry_show(hub, crowd, seq) : rp_registry_changed(hub, crowd, !strcmp(name, hub->registry->own));
+    if (is_empty) return rp_registry_show(hub, crowd, seq);
+    rp_registry_changed(hub, crowd, !strcmp(name, hub->registry->own));
+    return RTPUSH_OK;
 }
 
 // A life is over: nobody is there by it any more.
-static int rp_registry_drop(rtpush_hub *hub, const char *teller, rtpush_slice life, const char *topic) {
+static void rp_registry_drop(rtpush_hub *hub, const char *teller, rtpush_slice life, const char *topic) {
     rp_crowd *crowd = rp_crowd_find(hub, rp_slice_of(topic));
-    if (!crowd) return RTPUSH_OK;
+    if (!crowd) return;
     for (rp_node *node = rp_table_next(&hub->registry->places, NULL), *next; node; node = next) {
         rp_where *where = RP_OWNER(rp_where, node, node);
         next = rp_table_next(&hub->registry->places, node);
         if (where->crowd == crowd && rp_slice_equals(life, where->life->name)) rp_where_remove(hub, where);
     }
     if (rp_slice_equals(life, hub->registry->own)) rp_crowd_announce_all(hub, crowd); // we were taken for dead
-    return rp_registry_changed(hub, crowd, !strcmp(teller, hub->registry->own));
+    rp_registry_changed(hub, crowd, !strcmp(teller, hub->registry->own));
 }
 
-// Somebody has begun who knows nobody.
-static void rp_registry_hello(rtpush_hub *hub, const char *life) {
-    if (!strcmp(life, hub->registry->own)) return;
+// The log is to be told of all who are here, wherever that is.
+static void rp_registry_announce_all(rtpush_hub *hub) {
     for (rp_node *node = rp_table_next(&hub->people->crowds, NULL); node; node = rp_table_next(&hub->people->crowds, node))
         rp_crowd_announce_all(hub, RP_OWNER(rp_crowd, node, node));
 }
@@ -6650,17 +6640,17 @@ static void rp_registry_forget(rtpush_hub *hub) {
         next = rp_table_next(&registry->places, node);
         rp_where_remove(hub, RP_OWNER(rp_where, node, node));
     }
-    for (rp_node *node = rp_table_next(&hub->people->crowds, NULL); node; node = rp_table_next(&hub->people->crowds, node))
-        rp_crowd_announce_all(hub, RP_OWNER(rp_crowd, node, node));
+    rp_registry_announce_all(hub);
 }
 
 // A word of a life, out of the log: p members came or left, x a life is over, h one began; another one is passed.
 static int rp_registry_hear(rtpush_hub *hub, char kind, const char *life, const char *topic, rtpush_slice data, uint64_t seq) {
-    int code = kind == 'p' ? rp_registry_change(hub, life, topic, data, seq) : kind == 'x' ? rp_registry_drop(hub, life, data, topic) : RTPUSH_OK;
+    int code = kind == 'p' ? rp_registry_change(hub, life, topic, data, seq) : RTPUSH_OK;
     if (code == RTPUSH_E_MEMORY) return code;
-    if (kind == 'h') rp_registry_hello(hub, life);
+    if (kind == 'x') rp_registry_drop(hub, life, data, topic);
+    if (kind == 'h' && strcmp(life, hub->registry->own) != 0) rp_registry_announce_all(hub); // one that knows nobody
     hub->log.head = RP_MAX(hub->log.head, seq); // it has its seq, as a message has
-    rp_hub_tap(hub, RP_ITEM_WORD, kind, topic, life, data, seq);
+    rp_hub_tap_other(hub, RP_ITEM_WORD, kind, topic, life, data, seq);
     return code;
 }
 
@@ -8790,7 +8780,7 @@ static void rp_route_read(rtpush_request *request) {
     if (!wrong && !is_socket && !is_events && !rp_poll_wait_read(hub, head, &wait_ms)) wrong = "wait is a number of seconds";
     if (wrong) { rp_reply_error(hub, c, 400, wrong, ""); return; }
     if (c->is_head) wait_ms = 0;
-    if (hub->server->is_draining && start.kind == RP_START_CURSOR && strcmp(start.epoch, hub->log.epoch)) {
+    if (hub->server->is_draining && rp_start_is_foreign(hub, &start)) {
         rp_conn_finish(hub, c); // it has been at our successor: it is to go there again, not to read our log once more (RFC 9112 §9.3.1)
         return;
     }
@@ -11191,6 +11181,7 @@ static void rp_dial_free(rtpush_hub *hub) {
     hub->dials = NULL;
 }
 #endif // RP_DIAL
+
 // ============================================================================
 // >>exchange  a request over a link, and its answer  (uses: dial, http)
 //
@@ -13211,14 +13202,14 @@ RTPUSH_DEF int rtpush_bus_deliver(rtpush_hub *hub, const rtpush_message *m) {
     checked.seq = m->seq;
     checked.time_ms = m->time_ms;
     code = rp_hub_append(hub, &checked);
-    if (!code) rp_hub_tap_message(hub, &checked);
+    if (!code) rp_hub_tap(hub, RP_ITEM_MESSAGE, &checked);
     return code;
 }
 
 RTPUSH_DEF int rtpush_bus_clear(rtpush_hub *hub, const char *topic, uint64_t seq) {
     rp_topic *t = rp_hub_find_topic(hub, rp_slice_of(topic));
     if (t) rp_hub_clear(hub, t, seq ? seq : UINT64_MAX);
-    rp_hub_tap(hub, RP_ITEM_CLEAR, 0, topic, "", rp_slice(NULL, 0), seq);
+    rp_hub_tap_other(hub, RP_ITEM_CLEAR, 0, topic, "", rp_slice(NULL, 0), seq);
     return rtpush_is_topic(topic, rp_slice_of(topic).size, false) ? RTPUSH_OK : RTPUSH_E_TOPIC;
 }
 
@@ -13256,7 +13247,7 @@ RTPUSH_DEF int rtpush_bus_start(rtpush_hub *hub, const char *epoch, uint64_t flo
         if (c->slot.generation & 1) c->reader.ahead = rp_reader_cursor(hub, &c->reader); // kept there over the change
     }
     rp_hub_restart(hub, epoch, floor);
-    rp_hub_tap(hub, RP_ITEM_RESTART, 0, "", epoch, rp_slice(NULL, 0), floor);
+    rp_hub_tap_other(hub, RP_ITEM_RESTART, 0, "", epoch, rp_slice(NULL, 0), floor);
     while (hub->outbox->key_first && !hub->outbox->key_first->is_pending) rp_key_remove(hub, hub->outbox->key_first);
     for (uint32_t i = 0; i < rp_slab_end(&hub->server->conns); i++) {
         rp_conn *c = (rp_conn *)(void *)rp_slab_at(&hub->server->conns, i);
@@ -13401,7 +13392,6 @@ static rtpush_message rp_record_message(const rp_record *r) {
     m.time_ms = r->time_ms;
     return m;
 }
-
 #endif // RP_SERVER
 
 // ============================================================================
@@ -13945,7 +13935,6 @@ static void rp_journal_close(void *user, rtpush_hub *hub) {
     }
     RTPUSH_FREE(j);
 }
-
 #endif // RP_SERVER
 
 // ============================================================================
@@ -14167,6 +14156,8 @@ static int rp_journal_open(void *user, rtpush_hub *hub) {
     return code;
 }
 
+static const rtpush_bus rp_journal_bus = {"journal", rp_journal_open, rp_journal_append, rp_journal_turn, rp_journal_close, NULL};
+
 RTPUSH_DEF const rtpush_bus *rtpush_journal(const char *dir, const rtpush_journal_desc *desc) {
     rp_journal *j = (rp_journal *)RTPUSH_REALLOC(NULL, sizeof *j + strlen(dir));
     if (!j) return NULL;
@@ -14177,11 +14168,7 @@ RTPUSH_DEF const rtpush_bus *rtpush_journal(const char *dir, const rtpush_journa
     if (j->desc.segment_bytes <= 0) j->desc.segment_bytes = 8388608;
     j->fd = j->head_fd = j->dump_fd = -1;
     j->sync.fire = rp_journal_sync_due;
-    j->bus.name = "journal";
-    j->bus.open = rp_journal_open;
-    j->bus.append = rp_journal_append;
-    j->bus.turn = rp_journal_turn;
-    j->bus.close = rp_journal_close;
+    j->bus = rp_journal_bus;
     j->bus.user = j;
     return &j->bus;
 }
@@ -14575,12 +14562,20 @@ static uint32_t rp_redis_greet(rp_redis *r, rp_link *l) {
     return count;
 }
 
-// A key of ours; the braces keep all of them on one node of a Redis Cluster.
-static void rp_redis_key(rp_redis *r, rp_buf *out, const char *what) {
-    char key[200];
-    snprintf(key, sizeof key, "{%s}:%s", r->desc.log, what);
-    rp_resp_word(&r->hub->mem, out, key);
+// A key of ours, {LOG}:what, and what follows in it; the braces keep all of them on one node of a Redis Cluster.
+static void rp_redis_key_of(rp_redis *r, rp_buf *out, const char *what, rtpush_slice rest) {
+    rp_mem *mem = &r->hub->mem;
+    char head[200];
+    int n = snprintf(head, sizeof head, "{%s}:%s", r->desc.log, what);
+    rp_buf_text(mem, out, "$");
+    rp_buf_number(mem, out, (size_t)n + rest.size);
+    rp_buf_text(mem, out, "\r\n");
+    rp_buf_text(mem, out, head);
+    rp_buf_slice_put(mem, out, rest);
+    rp_buf_text(mem, out, "\r\n");
 }
+
+static void rp_redis_key(rp_redis *r, rp_buf *out, const char *what) { rp_redis_key_of(r, out, what, rp_slice("", 0)); }
 
 // EVALSHA of a script; keys and arguments follow.
 static rp_buf *rp_redis_run(rp_redis *r, unsigned script, size_t keys, size_t args, void (*then)(rp_redis *, rp_letter *, rtpush_slice), rp_letter *letter) {
@@ -14791,13 +14786,6 @@ static bool rp_redis_is_durable(const rp_redis *r, const char *topic) {
     return rule ? rule > 0 : !strncmp(topic, "@user/", 6);
 }
 
-// A user's own key: {LOG}:topic:NAME.
-static void rp_durable_key(rp_redis *r, rp_buf *out, const char *topic) {
-    char key[RP_TOPIC_MAX + 80]; // a log's name has 64 bytes at most
-    snprintf(key, sizeof key, "{%s}:topic:%s", r->desc.log, topic);
-    rp_resp_word(&r->hub->mem, out, key);
-}
-
 static void rp_letter_field(rp_redis *r, rp_buf *buf, rp_letter *letter, const char *name, rtpush_slice value) {
     rp_resp_word(&r->hub->mem, buf, name);
     rp_resp_bulk(&r->hub->mem, buf, value);
@@ -14846,7 +14834,7 @@ static int rp_redis_append(void *user, rtpush_hub *hub, const rtpush_publication
         head.key_size = rp_buf_size(buf) - head.fields_size;
     }
     head.topic_size = strlen(what->topic);
-    rp_buf_put(&hub->mem, buf, what->topic, head.topic_size + 1);
+    rp_buf_put(&hub->mem, buf, what->topic, head.topic_size);
     head.is_durable = !what->ephemeral && rp_redis_is_durable(r, what->topic);
     head.is_clear = what->clear;
     head.ticket = ticket;
@@ -14905,18 +14893,9 @@ static void rp_letter_send(rp_redis *r, rp_letter *letter) {
     const char *bytes = rp_letter_bytes(letter);
     static const char *const keys[] = {"log", "seq", "epoch", "done"};
     for (unsigned i = 0; i < RP_COUNT(keys); i++) rp_redis_key(r, out, keys[i]);
-    if (letter->key_size) {
-        rp_buf key;
-        memset(&key, 0, sizeof key);
-        rp_buf_text(mem, &key, "{");
-        rp_buf_text(mem, &key, r->desc.log);
-        rp_buf_text(mem, &key, "}:key:");
-        rp_buf_put(mem, &key, bytes + letter->fields_size, letter->key_size);
-        rp_resp_bulk(mem, out, rp_buf_slice(&key));
-        out->is_broken |= key.is_broken;
-        rp_buf_free(mem, &key);
-    }
-    if (letter->is_durable) rp_durable_key(r, out, bytes + letter->fields_size + letter->key_size);
+    const char *behind = bytes + letter->fields_size;
+    if (letter->key_size) rp_redis_key_of(r, out, "key:", rp_slice(behind, letter->key_size));
+    if (letter->is_durable) rp_redis_key_of(r, out, "topic:", rp_slice(behind + letter->key_size, letter->topic_size));
     rp_resp_word(mem, out, r->epoch);
     rp_resp_word(mem, out, r->life);
     rp_resp_decimal(mem, out, letter->number);
@@ -15316,7 +15295,7 @@ static void rp_fetch_ask(rp_redis *r) {
     rp_buf *out = rp_link_out(r->hub, r->fetching.link);
     rp_resp_count(mem, out, 4);
     rp_resp_word(mem, out, "XRANGE");
-    rp_durable_key(r, out, r->fetches->topic);
+    rp_redis_key_of(r, out, "topic:", rp_slice_of(r->fetches->topic));
     rp_resp_word(mem, out, "-");
     rp_resp_word(mem, out, "+");
     r->is_fetching = true;
@@ -15727,6 +15706,8 @@ static void rp_redis_close(void *user, rtpush_hub *hub) {
     RTPUSH_FREE(r);
 }
 
+static const rtpush_bus rp_redis_bus = {"redis", rp_redis_open, rp_redis_append, rp_redis_turn, rp_redis_close, NULL};
+
 RTPUSH_DEF const rtpush_bus *rtpush_redis(const char *url, const rtpush_redis_desc *desc) {
     size_t ca = desc && desc->ca ? strlen(desc->ca) + 1 : 0, size = strlen(url) + 1;
     rp_redis *r = (rp_redis *)RTPUSH_REALLOC(NULL, sizeof *r + size + ca);
@@ -15747,11 +15728,7 @@ RTPUSH_DEF const rtpush_bus *rtpush_redis(const char *url, const rtpush_redis_de
     r->letters_end = &r->letters;
     r->asking.due = r->following.due = UINT64_MAX;
     r->timer.fire = rp_redis_fire;
-    r->bus.name = "redis";
-    r->bus.open = rp_redis_open;
-    r->bus.append = rp_redis_append;
-    r->bus.turn = rp_redis_turn;
-    r->bus.close = rp_redis_close;
+    r->bus = rp_redis_bus;
     r->bus.user = r;
     return &r->bus;
 }
@@ -16327,15 +16304,13 @@ static int rp_hub_step(rtpush_hub *hub, int timeout_ms) {
 #ifdef RP_CREW
 enum { RP_LOOPS_MAX = 64, RP_LETTERS_MAX = 4194304 };
 
-// What came into the log. Behind it: topic NUL, event NUL (of a word the life, of a restart the epoch), data.
+// What came into the log; what the message points to follows.
 typedef struct rp_item {
     struct rp_item *next;
     uint32_t refs; // loops that have not passed it
-    uint8_t type, kind;
-    bool is_ephemeral;
-    uint64_t seq;
-    int64_t time_ms;
-    size_t topic_size, event_size, size;
+    enum rp_item_type type;
+    size_t total;
+    rtpush_message m;
 } rp_item;
 
 typedef struct rp_loop {
@@ -16381,7 +16356,7 @@ static void rp_item_release(rp_crew *crew, rp_item *item) {
     pthread_mutex_lock(&crew->lock);
     bool is_last = !--item->refs;
     if (is_last) {
-        crew->bytes -= sizeof *item + item->topic_size + item->event_size + item->size;
+        crew->bytes -= item->total;
         crew->first = item->next; // each loop goes in order, so they end in order
     }
     pthread_mutex_unlock(&crew->lock);
@@ -16390,23 +16365,22 @@ static void rp_item_release(rp_crew *crew, rp_item *item) {
 
 // The leader's log has something new. Without memory, or with a loop that is too far behind, it is left out: who
 // follows sees the hole, and tells a gap.
-static void rp_crew_tap(rtpush_hub *hub, const rp_tap *tap) {
+static void rp_crew_tap(rtpush_hub *hub, enum rp_item_type type, const rtpush_message *m) {
     rp_crew *crew = hub->crew;
-    size_t topic = strlen(tap->topic) + 1, event = strlen(tap->event) + 1, size = sizeof(rp_item) + topic + event + tap->data.size;
+    size_t topic = strlen(m->topic) + 1, event = strlen(m->event) + 1, size = sizeof(rp_item) + topic + event + m->size;
     rp_item *item = hub->loop ? NULL : (rp_item *)RTPUSH_REALLOC(NULL, size);
     if (!item) return;
-    memset(item, 0, sizeof *item);
+    item->next = NULL;
     item->refs = crew->count - 1;
-    item->type = (uint8_t)tap->type;
-    item->kind = (uint8_t)tap->kind;
-    item->is_ephemeral = tap->is_ephemeral;
-    item->seq = tap->seq;
-    item->topic_size = topic;
-    item->event_size = event;
-    item->size = tap->data.size;
-    memcpy(item + 1, tap->topic, topic);
-    memcpy((char *)(item + 1) + topic, tap->event, event);
-    if (item->size) memcpy((char *)(item + 1) + topic + event, tap->data.data, item->size);
+    item->type = type;
+    item->total = size;
+    item->m = *m;
+    item->m.time_ms = 0; // each loop's own clock counts
+    char *to = (char *)(item + 1);
+    item->m.topic = (const char *)memcpy(to, m->topic, topic);
+    item->m.event = (const char *)memcpy(to + topic, m->event, event);
+    item->m.data = to + topic + event;
+    if (m->size) memcpy(to + topic + event, m->data, m->size);
     pthread_mutex_lock(&crew->lock);
     bool has_room = crew->bytes <= (uint64_t)hub->desc.history_total_bytes;
     if (has_room) {
@@ -16434,24 +16408,17 @@ static void rp_crew_wake(rtpush_hub *hub) {
 }
 
 static int rp_loop_apply(rtpush_hub *hub, const rp_item *item) {
-    const char *topic = (const char *)(item + 1), *event = topic + item->topic_size, *data = event + item->event_size;
-    rtpush_message m;
-    if (item->type == RP_ITEM_RESTART) {
-        rp_registry_forget(hub);
-        return rtpush_bus_start(hub, event, item->seq);
+    const rtpush_message *m = &item->m;
+    bool has_seq = item->type == RP_ITEM_MESSAGE || item->type == RP_ITEM_WORD;
+    if (has_seq && m->seq > hub->log.head + 1) rtpush_bus_start(hub, hub->log.epoch, m->seq - 1);
+    switch (item->type) {
+    case RP_ITEM_MESSAGE: return rtpush_bus_deliver(hub, m);
+    case RP_ITEM_CLEAR: return rtpush_bus_clear(hub, m->topic, m->seq);
+    case RP_ITEM_WORD: return rp_registry_hear(hub, (char)m->kind, m->event, m->topic, rp_slice(m->data, m->size), m->seq);
+    case RP_ITEM_RESTART: break;
     }
-    if (item->type != RP_ITEM_CLEAR && item->seq > hub->log.head + 1) rtpush_bus_start(hub, hub->log.epoch, item->seq - 1);
-    if (item->type == RP_ITEM_CLEAR) return rtpush_bus_clear(hub, topic, item->seq);
-    if (item->type == RP_ITEM_WORD) return rp_registry_hear(hub, (char)item->kind, event, topic, rp_slice(data, item->size), item->seq);
-    memset(&m, 0, sizeof m);
-    m.topic = topic;
-    m.event = event;
-    m.data = data;
-    m.size = item->size;
-    m.kind = item->kind;
-    m.ephemeral = item->is_ephemeral;
-    m.seq = item->seq;
-    return rtpush_bus_deliver(hub, &m);
+    rp_registry_forget(hub);
+    return rtpush_bus_start(hub, m->event, m->seq);
 }
 
 // Takes what the list has. What the loop cannot hold for want of memory it tries again.
@@ -16484,10 +16451,15 @@ typedef struct rp_errand {
     size_t sizes[4], size;
 } rp_errand;
 
-static void rp_errand_free(rp_crew *crew, rp_errand *errand) {
+// So many bytes are no longer on their way to the leader.
+static void rp_crew_unload(rp_crew *crew, size_t size) {
     pthread_mutex_lock(&crew->lock);
-    crew->letters -= errand->size;
+    crew->letters -= size;
     pthread_mutex_unlock(&crew->lock);
+}
+
+static void rp_errand_free(rp_crew *crew, rp_errand *errand) {
+    rp_crew_unload(crew, errand->size);
     RTPUSH_FREE(errand->back);
     RTPUSH_FREE(errand);
 }
@@ -16577,11 +16549,7 @@ static int rp_loop_append(void *user, rtpush_hub *hub, const rtpush_publication 
     rp_errand *errand = rp_errand_new(hub, what, ticket, &there);
     if (errand && rp_posted_push(crew->loops[0].hub, there, rp_errand_run, errand)) return RTPUSH_OK;
     if (errand) RTPUSH_FREE(there), rp_errand_free(crew, errand);
-    else {
-        pthread_mutex_lock(&crew->lock);
-        crew->letters -= what->size;
-        pthread_mutex_unlock(&crew->lock);
-    }
+    else rp_crew_unload(crew, what->size);
     return errand ? RTPUSH_E_UNAVAILABLE : RTPUSH_E_MEMORY;
 }
 
@@ -16867,6 +16835,8 @@ static int rp_loop_open(void *user, rtpush_hub *hub) {
     return code ? code : rp_registry_open(hub, loop->life, rp_loop_announce);
 }
 
+static const rtpush_bus rp_loop_bus = {"loop", rp_loop_open, rp_loop_append, rp_loop_turn, NULL, NULL};
+
 static int rp_loop_begin(rp_crew *crew, uint32_t i, const rtpush_desc *desc) {
     rp_loop *loop = &crew->loops[i];
     rtpush_desc own = *desc;
@@ -16874,10 +16844,7 @@ static int rp_loop_begin(rp_crew *crew, uint32_t i, const rtpush_desc *desc) {
     int code;
     loop->crew = crew;
     loop->at = crew->last;
-    loop->bus.name = "loop";
-    loop->bus.open = rp_loop_open;
-    loop->bus.append = rp_loop_append;
-    loop->bus.turn = rp_loop_turn;
+    loop->bus = rp_loop_bus;
     loop->bus.user = loop;
     own.bus = &loop->bus;
     own.listen = NULL;
@@ -16919,7 +16886,7 @@ static rp_crew *rp_crew_new(uint32_t count) {
     crew->last = (rp_item *)RTPUSH_REALLOC(NULL, sizeof *crew->last);
     if (crew->last) memset(crew->last, 0, sizeof *crew->last), crew->last->refs = count - 1;
     crew->first = crew->last;
-    crew->bytes = sizeof *crew->last;
+    crew->bytes = crew->last ? crew->last->total = sizeof *crew->last : 0;
     if (crew->stats && crew->last && rp_table_init(&crew->mem, &crew->audiences)) return crew;
     rp_crew_free(crew);
     return NULL;
