@@ -3695,6 +3695,16 @@ static size_t rp_cursor_write(char out[RP_CURSOR_MAX], const char *epoch, uint64
     return n;
 }
 
+// 8 of [a-z0-9], as in a cursor.
+static bool rp_is_epoch(rtpush_slice s) {
+    rtpush_cursor cursor;
+    char text[RP_CURSOR_MAX];
+    if (s.size != 8) return false;
+    memcpy(text, s.data, 8);
+    memcpy(text + 8, "-0", 2);
+    return rtpush_parse_cursor(&cursor, text, 10);
+}
+
 // Where a reader starts (PROTOCOL §2).
 enum rp_start_kind { RP_START_NONE, RP_START_LATEST, RP_START_EARLIEST, RP_START_LAST, RP_START_SEQ, RP_START_CURSOR, RP_START_BAD };
 
@@ -13237,10 +13247,8 @@ static void rp_restart_conn(rtpush_hub *hub, rp_conn *c, const char *epoch, uint
 }
 
 RTPUSH_DEF int rtpush_bus_start(rtpush_hub *hub, const char *epoch, uint64_t floor) {
-    rtpush_cursor cursor;
-    char text[RP_CURSOR_MAX], old[9];
-    if (!epoch || strlen(epoch) != 8) return RTPUSH_E_ARGUMENT;
-    if (!rtpush_parse_cursor(&cursor, text, rp_cursor_write(text, epoch, floor))) return RTPUSH_E_ARGUMENT;
+    char old[9];
+    if (!rp_is_epoch(rp_slice_of(epoch))) return RTPUSH_E_ARGUMENT;
     memcpy(old, hub->log.epoch, 9);
     for (uint32_t i = 0; i < rp_slab_end(&hub->server->conns); i++) {
         rp_conn *c = (rp_conn *)(void *)rp_slab_at(&hub->server->conns, i);
@@ -14974,7 +14982,7 @@ static bool rp_stream_read(rp_entry_read *e, rtpush_slice reply, rtpush_slice *i
                          : *name.data == 'k' ? &e->kind : *name.data == 't' ? &e->topic : *name.data == 'v' ? &e->event : *name.data == 'l' ? &e->life : *name.data == 'd' ? &e->data : NULL;
         if (to) *to = value;
     }
-    return e->kind.size == 1 && e->topic.size <= RP_TOPIC_MAX && e->event.size <= RP_TOPIC_MAX && e->origin.size;
+    return rp_is_epoch(e->epoch) && e->kind.size == 1 && e->topic.size <= RP_TOPIC_MAX && e->event.size <= RP_TOPIC_MAX && e->origin.size;
 }
 
 // The message that an entry is; kind -1: it is none.
@@ -15436,7 +15444,7 @@ static void rp_redis_joined(rp_redis *r, rp_letter *letter, rtpush_slice reply) 
     snprintf(r->taker, sizeof r->taker, "%.*s", r->is_taken ? (int)RP_MIN(epoch.size, sizeof r->taker - 1) : 0, epoch.data);
     r->beat_at = r->hub->wheel.now + RP_SETTLE_MS; // asked again
     if (!rp_slice_equals(status, "ok")) return;
-    if (epoch.size != 8 || !rp_slice_number(count, &counter)) { rp_redis_lose(r, "its scripts answer strangely"); return; }
+    if (!rp_is_epoch(epoch) || !rp_slice_number(count, &counter)) { rp_redis_lose(r, "its scripts answer strangely"); return; }
     r->beat_at = r->hub->wheel.now + RP_BEAT_MS;
     r->counter = counter;
     r->from[0] = 0;

@@ -252,6 +252,29 @@ describe('entries of the stream', { concurrency: 10 }, () => {
       r.close();
     });
   }
+
+  // They are really there, so that asking again does not help; and a node that starts must pass over them.
+  test('hostile_entries_that_somebody_else_wrote_into_the_stream', async (t) => {
+    const log = logName(), d = await node(t, redis, { log, name: 'a' }), r = await Reader.open(d, '**');
+    await pub(d, 'x', 'before');
+    await r.until('before');
+    const [[, real]] = await redis.call('XREVRANGE', `{${log}}:log`, '+', '-', 'COUNT', 1);
+    const xadd = async (f, ...id) => { const n = await redis.call('INCR', `{${log}}:seq`); await redis.call('XADD', `{${log}}:log`, ...(id.length ? id : [`${n}-0`]), ...f); };
+    for (const [name, f] of Object.entries(entries)) {
+      let fields;
+      try { [, fields] = f(['5-0', real]); } catch { continue; }
+      if (Array.isArray(fields) && fields.length && fields.length % 2 === 0 && fields.every((x) => typeof x === 'string') && !/MiB/.test(name)) await xadd(fields);
+    }
+    await xadd(['nothing', 'we know']);
+    const last = await goesThrough(d, 'x');
+    await r.until(last.data);
+    assert.equal(r.ended, undefined);
+    assert.equal((await get(d, '/healthz')).text, 'ok');
+    const late = await node(t, redis, { log, name: 'late' });
+    assert.ok((await poll(late, '/live/x')).messages.some((m) => m.data === last.data));
+    await goesThrough(late, 'x').then((m) => r.until(m.data));
+    r.close();
+  });
 });
 
 // --- at the start, and the pauses ---
