@@ -767,6 +767,7 @@ RTPUSH_DEF uint64_t rtpush_now(rtpush_hub *hub);
     X(websockets, "gauge", "open WebSocket connections")                                   \
     X(event_streams, "gauge", "open SSE streams")                                          \
     X(parked_polls, "gauge", "long polls waiting")                                         \
+    X(polls_empty, "counter", "polls answered without a message")                          \
     X(subscriptions, "gauge", "subscriptions")                                             \
     X(topics, "gauge", "topics")                                                           \
     X(patterns, "gauge", "wildcard patterns that are read")                                \
@@ -7930,6 +7931,7 @@ static void rp_poll_reply(rtpush_hub *hub, rp_conn *c, rp_poll_answer *answer, b
     }
     rp_poll_items(hub, c, answer);
     if (!answer->messages && !is_due && !server->body.is_broken) return; // nothing for it: it waits on
+    if (!answer->messages) hub->stats.polls_empty++;
     rp_poll_body(hub, answer);
     if (hub->text.is_broken) { rp_conn_drop(hub, c, 1011); return; }
     if (is_shared && answer->messages && rp_poll_share(hub, c, answer, s, pos)) { rp_poll_send_shared(hub, c); return; }
@@ -8632,6 +8634,7 @@ static bool rp_reads_presence(const rp_conn *c) {
 static void rp_poll_not_modified(rtpush_hub *hub, rp_conn *c) {
     char extra[96];
     rp_poll_extra(hub, extra, RP_MAX(hub->log.head, c->reader.ahead));
+    hub->stats.polls_empty++;
     rp_conn_leave(hub, c);
     c->reader.wire = &rp_wire_none;
     rp_reply_whole(hub, c, 304, NULL, rp_slice_of(extra), rp_slice(NULL, 0));

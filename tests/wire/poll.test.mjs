@@ -190,6 +190,25 @@ describe('parts', () => {
       since = body.cursor;
     }
   });
+
+  test('polls_that_bring_nothing_are_counted__by_any_of_their_answers', async (t) => {
+    const own = await daemon(t);
+    const empty = async () => (await stats(own)).polls_empty;
+    const { id } = await pub(own, 't', 'x');
+    await poll(own, '/live/t');
+    assert.equal(await empty(), 0);
+    await poll(own, `/live/t?since=${id}`);
+    assert.equal(await empty(), 1);
+    assert.equal((await get(own, '/live/t', { 'If-None-Match': `"${id}"` })).status, 304);
+    assert.equal(await empty(), 2);
+    await poll(own, `/live/t?since=${id}&wait=1`);
+    assert.equal(await empty(), 3);
+    const held = poll(own, `/live/t?since=${id}&wait=20`);
+    await parked(own, 1);
+    await pub(own, 't', 'y');
+    await held;
+    assert.equal(await empty(), 3);
+  });
 });
 
 describe('long poll', { concurrency: 4 }, () => {
