@@ -89,6 +89,7 @@
 //     >>record        what stands in a journal's files
 //     >>journal       the log on disk
 //     >>load          and how it is read again
+//     >>await         who waits for older messages
 //     >>resp          Redis's protocol
 //     >>redis         two connections to a Redis
 //     >>stream        the log as a Redis stream
@@ -4122,7 +4123,7 @@ static rp_msg *rp_log_append(rp_log *log, rp_topic *t, const rtpush_message *fro
     return m;
 }
 
-#ifdef RP_REDIS
+#ifdef RP_SHARED
 // Makes room in the spine for so many more, which may be older than what is there.
 static bool rp_log_reserve_all(rp_log *log, uint32_t count) {
     rp_log_compact(log);
@@ -4378,7 +4379,7 @@ typedef struct rp_rule {
 
 // What came into the log, for the other loops of the process: a message, or what is spelled like one. A word's kind is
 // its letter and its event the life; a restart's event is the epoch.
-enum rp_item_type { RP_ITEM_MESSAGE, RP_ITEM_CLEAR, RP_ITEM_RESTART, RP_ITEM_WORD };
+enum rp_item_type { RP_ITEM_MESSAGE, RP_ITEM_CLEAR, RP_ITEM_RESTART, RP_ITEM_WORD, RP_ITEM_PAST, RP_ITEM_WHOLE };
 
 // How a hub is one of several (room `crew`). NULL: it is alone.
 typedef struct rp_hooks {
@@ -4392,6 +4393,7 @@ typedef struct rp_hooks {
     uint64_t (*connected)(rtpush_hub *hub, int by); // how many connections all have
     bool (*deal)(rtpush_hub *hub, int fd, const rtpush_peer *peer, bool is_tls);
     bool (*is_over)(rtpush_hub *hub);
+    void (*past)(rtpush_hub *hub, const char *topic); // what is held of it is for the other loops, too
     void (*end)(rtpush_hub *hub);
 } rp_hooks;
 
@@ -4610,6 +4612,14 @@ static const rtpush_topic_desc *rp_hub_rule(const rtpush_hub *hub, rtpush_slice 
         if (rp_topic_matches(rp_slice(rule->pattern, rule->size), name)) return &rule->desc;
     return &none;
 }
+
+#ifdef RP_SHARED
+// Has it a stream of its own, where the bus has such?
+static bool rp_hub_is_durable(const rtpush_hub *hub, rtpush_slice name) {
+    int rule = rp_hub_rule(hub, name)->durable;
+    return rule ? rule > 0 : name.size > 6 && !memcmp(name.data, "@user/", 6);
+}
+#endif
 
 // One rule more, the newest; topics that exist already do not change by it. 0 or a code.
 static int rp_rule_add(rtpush_hub *hub, const char *pattern, const rtpush_topic_desc *desc) {
@@ -6857,7 +6867,8 @@ struct rp_conn {
     bool is_paused;   // nothing is read: input waits in `tail`
     bool is_resuming; // in server.resume
     bool is_in_input; // its input is being looked at
-    bool is_held, was_held; // its request waits for what a bus has, and is read again; it has waited
+    bool is_held;   // its request waits for what a bus has, and is read again,
+    uint16_t holds; // after it has waited so often
     bool is_counted;  // in server.ips
     bool awaits_pong;
     uint8_t events;   // rp_events: how a stream of events is spelled
@@ -8767,9 +8778,10 @@ static void rp_route_refuse_foreign(rtpush_hub *hub, rp_conn *c, bool is_events)
     else rp_reply_whole(hub, c, 200, "text/event-stream", rp_slice_of("Cache-Control: no-cache, no-transform\r\n"), rp_slice_of("retry: 1000\n\n"));
 }
 
-// Has the bus something that this reader needs and the memory does not have? Once: then it goes on with what there is.
+// Has the bus something that this reader needs and the memory does not have? For each name once: then it goes on with
+// what there is.
 static bool rp_route_is_held(rtpush_hub *hub, rp_conn *c, const rp_start *start) {
-    for (uint32_t i = 0; i < hub->server->name_count && hub->fetch && !c->was_held; i++)
+    for (uint32_t i = 0; i < hub->server->name_count && hub->fetch && c->holds < hub->server->name_count; i++)
         c->is_held |= hub->fetch(hub, hub->server->names[i], start, rp_conn_tag(c), NULL);
     return c->is_held;
 }
@@ -10138,7 +10150,7 @@ static size_t rp_input_head(rtpush_hub *hub, rp_conn *c, const char *data, size_
     if (head->wants_websocket && (head->length || head->is_chunked)) { rp_input_refuse(hub, c, 400); return size; }
     if (head->length > (uint64_t)d->body_max) { rp_input_refuse(hub, c, 413); return size; }
     if (!head->is_chunked && head->length <= size - head_size) {
-        c->was_held = c->is_held;
+        c->holds = (uint16_t)(c->is_held ? c->holds + 1 : 0);
         c->is_held = false;
         rp_route(hub, c, head, rp_slice(data + head_size, (size_t)head->length));
         if (c->is_held) { hub->stats.requests--; return 0; }
@@ -10155,7 +10167,7 @@ static void rp_input_body_done(rtpush_hub *hub, rp_conn *c) {
     rtpush_parse_head(&hub->server->head, inflow->head.data, rp_buf_size(&inflow->head), (size_t)hub->desc.line_max,
                       (size_t)hub->desc.head_max, (size_t)hub->desc.headers_max);
     c->inflow = NULL;
-    c->was_held = true; // one with a body is not read again
+    c->holds = UINT16_MAX; // one with a body is not read again
     rp_route(hub, c, &hub->server->head, rp_buf_slice(&inflow->body));
     rp_buf_free(&hub->mem, &inflow->head);
     rp_buf_free(&hub->mem, &inflow->body);
@@ -14186,6 +14198,129 @@ RTPUSH_DEF const rtpush_bus *rtpush_journal(const char *dir, const rtpush_journa
 #endif // RP_SERVER
 
 // ============================================================================
+// >>await  readers that wait for older messages  (uses: envelope, conn, topic)
+//
+// What is older than all that this hub holds of a topic may be elsewhere: in Redis, or with
+// another loop. Who asks for it waits until it has been put in front of what is held.
+// ============================================================================
+#ifdef RP_SHARED
+enum { RP_FETCH_MS = 3000 };
+
+// Who waits: a connection whose request is read again, or a subscription of an envelope (then its ref follows). conn 0:
+// the other loops.
+typedef struct rp_fetch_waiter {
+    struct rp_fetch_waiter *next;
+    uint64_t conn;
+    bool is_subscription;
+    rp_start start;
+    size_t ref_size;
+} rp_fetch_waiter;
+
+typedef struct rp_fetch {
+    struct rp_fetch *next;
+    rp_fetch_waiter *waiters;
+    uint64_t until;
+    rp_msg **found; // older than what is held, ascending
+    uint32_t count, cap;
+    bool is_broken; // not all of it could be kept
+    uint64_t lost;  // up to there nobody has anything
+    uint32_t most;  // so many messages are kept from now on
+    char topic[RP_TOPIC_MAX + 1];
+} rp_fetch;
+
+// In the order in which they were asked for.
+typedef struct rp_fetches {
+    rtpush_hub *hub;
+    rp_fetch *first;
+} rp_fetches;
+
+static rp_fetch **rp_fetch_find(rp_fetches *all, rtpush_slice topic) {
+    rp_fetch **at = &all->first;
+    while (*at && !rp_slice_equals(topic, (*at)->topic)) at = &(*at)->next;
+    return at;
+}
+
+static void rp_fetch_free(rp_fetches *all, rp_fetch *fetch) {
+    rtpush_hub *hub = all->hub;
+    *rp_fetch_find(all, rp_slice_of(fetch->topic)) = fetch->next;
+    for (uint32_t i = 0; i < fetch->count; i++) rp_msg_free(&hub->log, fetch->found[i]);
+    rp_mem_free(&hub->mem, fetch->found);
+    for (rp_fetch_waiter *waiter = fetch->waiters, *next; waiter; waiter = next) {
+        next = waiter->next;
+        rp_mem_free(&hub->mem, waiter);
+    }
+    rp_mem_free(&hub->mem, fetch);
+}
+
+// Does a reader that starts there need what the memory may not have?
+static bool rp_fetch_is_wanted(rtpush_hub *hub, rtpush_slice name, const rp_start *start) {
+    if (rp_topic_is_pattern(name) || !rp_hub_is_durable(hub, name) || start->kind <= RP_START_LATEST) return false;
+    const rp_topic *t = rp_hub_find_topic(hub, name);
+    bool is_cursor = start->kind == RP_START_SEQ || (start->kind == RP_START_CURSOR && !strcmp(start->epoch, hub->log.epoch));
+    return !(t && t->is_whole) && !(is_cursor && start->seq >= rp_hub_lost(hub, name));
+}
+
+// One more waits for the topic; it is new if nobody did. NULL: no memory; then it is told of a gap.
+static rp_fetch *rp_fetch_wait(rp_fetches *all, rtpush_slice name, const rp_start *start, uint64_t conn, const rtpush_slice *ref, bool *is_new) {
+    rtpush_hub *hub = all->hub;
+    rp_fetch **at = rp_fetch_find(all, name), *fetch = *at;
+    rp_fetch_waiter *waiter = (rp_fetch_waiter *)rp_mem_get(&hub->mem, sizeof *waiter + (ref ? ref->size : 0));
+    *is_new = !fetch;
+    if (waiter && !fetch && (fetch = *at = (rp_fetch *)rp_mem_get(&hub->mem, sizeof *fetch)) != NULL) {
+        memcpy(fetch->topic, name.data, name.size);
+        fetch->until = hub->wheel.now + RP_FETCH_MS;
+    }
+    if (!waiter || !fetch) { rp_mem_free(&hub->mem, waiter); return NULL; }
+    waiter->conn = conn;
+    waiter->start = *start;
+    waiter->is_subscription = ref != NULL;
+    if (ref && ref->size) memcpy(waiter + 1, ref->data, waiter->ref_size = ref->size);
+    waiter->next = fetch->waiters;
+    fetch->waiters = waiter;
+    return fetch;
+}
+
+// One of its messages; ascending.
+static void rp_fetch_put(rp_fetches *all, rp_fetch *fetch, const rtpush_message *m) {
+    rtpush_hub *hub = all->hub;
+    int code = RTPUSH_OK;
+    rp_topic *t = rp_hub_topic(hub, rp_slice_of(fetch->topic), &code);
+    uint64_t held = t && t->count ? rp_topic_at(t, 0)->seq : hub->log.head + 1;
+    if (m->kind < 0 || m->seq >= held || (fetch->count && m->seq <= fetch->found[fetch->count - 1]->seq)) return;
+    bool has_room = t && rp_mem_grow(&hub->mem, (void **)&fetch->found, &fetch->cap, fetch->count, sizeof *fetch->found);
+    int64_t age = RP_MAX(rp_hub_wall(hub) - m->time_ms, (int64_t)0);
+    rp_msg *msg = has_room ? rp_msg_new(&hub->log, t, m, hub->wheel.now - (uint64_t)age) : NULL;
+    if (msg) fetch->found[fetch->count++] = msg;
+    else fetch->is_broken = true;
+}
+
+static void rp_fetch_wake(rtpush_hub *hub, const rp_fetch_waiter *waiter, const char *topic) {
+    if (!waiter->conn && hub->hooks) hub->hooks->past(hub, topic);
+    rp_conn *c = (rp_conn *)rp_slab_find(&hub->server->conns, waiter->conn);
+    if (!c || !rp_conn_is_live(c)) return;
+    if (!waiter->is_subscription) { rp_conn_resume_later(hub, c); return; }
+    if (c->phase == RP_PHASE_SOCKET) rp_envelope_join(hub, c, topic, &waiter->start, rp_slice(waiter + 1, waiter->ref_size));
+}
+
+// It has come, or it will not: whoever waits goes on with what there is.
+static void rp_fetch_end(rp_fetches *all, rp_fetch *fetch, bool is_whole) {
+    rtpush_hub *hub = all->hub;
+    int code = RTPUSH_OK;
+    rp_topic *t = is_whole && !fetch->is_broken ? rp_hub_topic(hub, rp_slice_of(fetch->topic), &code) : NULL;
+    if (t && rp_topic_take_back(&hub->log, t, fetch->found, fetch->count, fetch->lost)) {
+        fetch->count = 0; // they are the topic's now
+        t->is_whole = true;
+        t->keep.count = RP_MAX(t->keep.count, fetch->most);
+        t->keep.bytes = UINT64_MAX; // what all history may take is the limit
+        t->keep.ms = -1;
+    }
+    for (const rp_fetch_waiter *waiter = fetch->waiters; waiter; waiter = waiter->next) rp_fetch_wake(hub, waiter, fetch->topic);
+    rp_fetch_free(all, fetch);
+    if (t) rp_log_trim_later(&hub->log, t);
+}
+#endif // RP_SHARED
+
+// ============================================================================
 // >>resp  Redis's protocol (RESP 2 and 3): what is said, what is answered  (uses: base, bytes)
 //
 // A reply may come in any pieces, and need not be whole to be looked at: an entry of a
@@ -14301,11 +14436,10 @@ static void rp_resp_decimal(rp_mem *mem, rp_buf *buf, uint64_t n) {
 // ============================================================================
 #ifdef RP_REDIS
 enum rp_redis_phase { RP_REDIS_AWAY, RP_REDIS_SENTINEL, RP_REDIS_GREET, RP_REDIS_JOIN, RP_REDIS_LOAD, RP_REDIS_LIVE, RP_REDIS_OVER };
-enum { RP_REDIS_URLS = 8, RP_REDIS_ANSWER_MS = 5000, RP_REDIS_BACKOFF_MS = 50, RP_REDIS_BACKOFF_MAX_MS = 2000, RP_FETCH_MS = 3000, RP_NODE_MAX = 64 };
+enum { RP_REDIS_URLS = 8, RP_REDIS_ANSWER_MS = 5000, RP_REDIS_BACKOFF_MS = 50, RP_REDIS_BACKOFF_MAX_MS = 2000, RP_NODE_MAX = 64 };
 
 typedef struct rp_redis rp_redis;
 typedef struct rp_letter rp_letter;
-typedef struct rp_fetch rp_fetch; // a durable topic that is being read
 
 // What happens with an answer.
 typedef struct rp_ask {
@@ -14376,8 +14510,8 @@ struct rp_redis {
     size_t letters_bytes;
     rp_confirm *confirms;
     uint64_t confirm_since; // when the last of them came
-    rp_fetch *fetches;      // the first is under way
-    uint64_t fetch_left, fetch_until; // until: the first one's
+    rp_fetches fetches;     // durable topics that are read; the first is under way:
+    uint64_t fetch_left, fetch_entries, fetch_first, fetch_until; // its entries to come, that came; the first one's seq
     uint32_t fetch_greetings;
     bool is_fetching, has_fetch_frame;
     bool is_taken, is_forced; // another life has our name; had it, and is dead
@@ -14397,7 +14531,7 @@ static void rp_redis_arm(rp_redis *r) {
     const rp_letter *letter = r->letters;
     while (letter && letter->is_over) letter = letter->next;
     if (letter) at = RP_MIN(at, letter->began + (uint64_t)r->desc.queue_ms);
-    if (r->fetches) at = RP_MIN(at, r->fetch_until);
+    if (r->fetches.first) at = RP_MIN(at, r->fetch_until);
     if (r->confirms) at = RP_MIN(at, r->confirm_since + RP_FETCH_MS);
     rp_timer_start(&r->hub->wheel, &r->timer, RP_MAX(RP_MIN(at, r->hub->wheel.now + 60000), r->hub->wheel.now + 1));
 }
@@ -14792,11 +14926,6 @@ static const char rp_script_beat[] =
 
 // --- letters: what is to come into the log ---
 
-static bool rp_redis_is_durable(const rp_redis *r, const char *topic) {
-    int rule = rp_hub_rule(r->hub, rp_slice_of(topic))->durable;
-    return rule ? rule > 0 : !strncmp(topic, "@user/", 6);
-}
-
 static void rp_letter_field(rp_redis *r, rp_buf *buf, rp_letter *letter, const char *name, rtpush_slice value) {
     rp_resp_word(&r->hub->mem, buf, name);
     rp_resp_bulk(&r->hub->mem, buf, value);
@@ -14846,7 +14975,7 @@ static int rp_redis_append(void *user, rtpush_hub *hub, const rtpush_publication
     }
     head.topic_size = strlen(what->topic);
     rp_buf_put(&hub->mem, buf, what->topic, head.topic_size);
-    head.is_durable = !what->ephemeral && rp_redis_is_durable(r, what->topic);
+    head.is_durable = !what->ephemeral && rp_hub_is_durable(r->hub, rp_slice_of(what->topic));
     head.is_clear = what->clear;
     head.ticket = ticket;
     return rp_letter_add(r, &head, buf) ? RTPUSH_OK : RTPUSH_E_MEMORY;
@@ -15217,86 +15346,23 @@ static void rp_stream_follow(rp_redis *r) {
 // what the memory does not have; who asked waits for that, as for a poll.
 // ============================================================================
 #ifdef RP_REDIS
-// Who waits: a connection whose request is read again, or a subscription of an envelope (then topic, ref follow).
-typedef struct rp_fetch_waiter {
-    struct rp_fetch_waiter *next;
-    uint64_t conn;
-    bool is_subscription;
-    rp_start start;
-    size_t ref_size;
-} rp_fetch_waiter;
-
-struct rp_fetch {
-    rp_fetch *next;
-    rp_fetch_waiter *waiters;
-    uint64_t until;
-    rp_msg **found; // older than what is held, ascending
-    uint32_t count, cap, entries;
-    uint64_t first; // seq of the first entry, 0: there is none
-    char topic[RP_TOPIC_MAX + 1];
-};
-
-static rp_fetch **rp_fetch_find(rp_redis *r, rtpush_slice topic) {
-    rp_fetch **at = &r->fetches;
-    while (*at && !rp_slice_equals(topic, (*at)->topic)) at = &(*at)->next;
-    return at;
-}
-
-static void rp_fetch_free(rp_redis *r, rp_fetch *fetch) {
-    rp_fetch **at = rp_fetch_find(r, rp_slice_of(fetch->topic));
-    *at = fetch->next;
-    for (uint32_t i = 0; i < fetch->count; i++) rp_msg_free(&r->hub->log, fetch->found[i]);
-    rp_mem_free(&r->hub->mem, fetch->found);
-    for (rp_fetch_waiter *waiter = fetch->waiters, *next; waiter; waiter = next) {
-        next = waiter->next;
-        rp_mem_free(&r->hub->mem, waiter);
-    }
-    rp_mem_free(&r->hub->mem, fetch);
-}
-
-static void rp_fetch_wake(rp_redis *r, const rp_fetch_waiter *waiter, const char *topic) {
-    rtpush_hub *hub = r->hub;
-    rp_conn *c = (rp_conn *)rp_slab_find(&hub->server->conns, waiter->conn);
-    if (!c || !rp_conn_is_live(c)) return;
-    if (!waiter->is_subscription) { rp_conn_resume_later(hub, c); return; }
-    if (c->phase == RP_PHASE_SOCKET) rp_envelope_join(hub, c, topic, &waiter->start, rp_slice(waiter + 1, waiter->ref_size));
-}
-
-// It has come, or it will not: whoever waits goes on with what there is.
-static void rp_fetch_end(rp_redis *r, rp_fetch *fetch, bool is_whole) {
-    rtpush_hub *hub = r->hub;
-    int code = RTPUSH_OK;
-    rp_topic *t = is_whole ? rp_hub_topic(hub, rp_slice_of(fetch->topic), &code) : NULL;
-    bool is_full = fetch->entries >= (uint64_t)r->desc.durable_max; // then older ones were dropped
-    if (t && rp_topic_take_back(&hub->log, t, fetch->found, fetch->count, is_full ? fetch->first - 1 : 0)) {
-        fetch->count = 0; // they are the topic's now
-        t->is_whole = true;
-        t->keep.count = RP_MAX(t->keep.count, (uint32_t)RP_MIN(r->desc.durable_max, (int64_t)UINT32_MAX));
-        t->keep.bytes = UINT64_MAX; // what all history may take is the limit
-        t->keep.ms = -1;
-    }
-    for (const rp_fetch_waiter *waiter = fetch->waiters; waiter; waiter = waiter->next) rp_fetch_wake(r, waiter, fetch->topic);
-    rp_fetch_free(r, fetch);
-    if (t) rp_log_trim_later(&hub->log, t);
-}
-
 static void rp_fetch_entry(rp_redis *r, rp_fetch *fetch, const rp_entry_read *e) {
-    rtpush_hub *hub = r->hub;
-    int code = RTPUSH_OK;
-    rp_topic *t = rp_hub_topic(hub, rp_slice_of(fetch->topic), &code);
     rtpush_message m;
     char event[RP_TOPIC_MAX + 1];
-    uint64_t wall = 0, held = t && t->count ? rp_topic_at(t, 0)->seq : hub->log.head + 1;
-    if (!fetch->first) fetch->first = e->seq;
-    fetch->entries++;
-    if (!t || e->seq >= held || (fetch->count && e->seq <= fetch->found[fetch->count - 1]->seq)) return;
-    if (!rp_mem_grow(&hub->mem, (void **)&fetch->found, &fetch->cap, fetch->count, sizeof *fetch->found)) return;
+    uint64_t wall = 0;
+    if (!r->fetch_entries++ && r->desc.durable_max > 0) r->fetch_first = e->seq;
     rp_stream_message(e, fetch->topic, event, &m);
-    m.seq = e->seq;
     rp_slice_number(e->wall, &wall);
-    int64_t age = RP_MAX(rp_hub_wall(hub) - (int64_t)RP_MIN(wall, (uint64_t)INT64_MAX), (int64_t)0);
-    rp_msg *msg = m.kind < 0 ? NULL : rp_msg_new(&hub->log, t, &m, hub->wheel.now - (uint64_t)age);
-    if (msg) fetch->found[fetch->count++] = msg;
+    m.seq = e->seq;
+    m.time_ms = (int64_t)RP_MIN(wall, (uint64_t)INT64_MAX);
+    rp_fetch_put(&r->fetches, fetch, &m);
+}
+
+static void rp_fetch_done(rp_redis *r, rp_fetch *fetch) {
+    bool is_full = r->fetch_entries >= (uint64_t)r->desc.durable_max; // then older ones were dropped
+    fetch->lost = is_full ? r->fetch_first - 1 : 0;
+    fetch->most = (uint32_t)RP_MIN(r->desc.durable_max, (int64_t)UINT32_MAX);
+    rp_fetch_end(&r->fetches, fetch, true);
 }
 
 // --- the connection that fetches: one topic after the other, entry by entry ---
@@ -15306,17 +15372,18 @@ static void rp_fetch_ask(rp_redis *r) {
     rp_buf *out = rp_link_out(r->hub, r->fetching.link);
     rp_resp_count(mem, out, 4);
     rp_resp_word(mem, out, "XRANGE");
-    rp_redis_key_of(r, out, "topic:", rp_slice_of(r->fetches->topic));
+    rp_redis_key_of(r, out, "topic:", rp_slice_of(r->fetches.first->topic));
     rp_resp_word(mem, out, "-");
     rp_resp_word(mem, out, "+");
     r->is_fetching = true;
     r->has_fetch_frame = false;
+    r->fetch_entries = r->fetch_first = 0;
 }
 
 static void rp_fetch_close(rp_redis *r) {
     rp_line_close(r, &r->fetching);
     r->is_fetching = false;
-    while (r->fetches) rp_fetch_end(r, r->fetches, false);
+    while (r->fetches.first) rp_fetch_end(&r->fetches, r->fetches.first, false);
 }
 
 // What was taken; 0: more is needed; -1: this is not what was asked for.
@@ -15337,13 +15404,13 @@ static ptrdiff_t rp_fetch_step(rp_redis *r, rtpush_slice in) {
     } else {
         r->fetch_left--;
         if (!rp_stream_read(&e, rp_slice(in.data, (size_t)n), &id)) return id.size ? n : -1;
-        rp_fetch_entry(r, r->fetches, &e);
+        rp_fetch_entry(r, r->fetches.first, &e);
     }
     if (r->has_fetch_frame && !r->fetch_left) {
         r->is_fetching = r->has_fetch_frame = false;
-        rp_fetch_end(r, r->fetches, true);
+        rp_fetch_done(r, r->fetches.first);
     }
-    if (!r->fetch_greetings && !r->is_fetching && r->fetches) rp_fetch_ask(r);
+    if (!r->fetch_greetings && !r->is_fetching && r->fetches.first) rp_fetch_ask(r);
     return n;
 }
 
@@ -15375,8 +15442,9 @@ static void rp_fetch_lost(rtpush_hub *hub, rp_link *l, int code, const char *why
 static const rp_link_owner rp_fetch_links = {rp_fetch_opened, rp_fetch_input, rp_fetch_lost};
 
 static void rp_fetch_expire(rp_redis *r) {
-    if (r->fetches && r->hub->wheel.now >= r->fetches->until) rp_fetch_close(r); // they were asked for in order
-    if (r->fetches) r->fetch_until = r->fetches->until;
+    rp_fetch *first = r->fetches.first;
+    if (first && r->hub->wheel.now >= first->until) rp_fetch_close(r); // they were asked for in order
+    if (r->fetches.first) r->fetch_until = r->fetches.first->until;
 }
 
 // --- asking for a topic ---
@@ -15396,33 +15464,15 @@ static bool rp_redis_await(rp_redis *r, uint64_t conn) {
 // Does a reader that starts there need what only Redis has? Then it waits: true.
 static bool rp_redis_fetch(rtpush_hub *hub, rtpush_slice name, const rp_start *start, uint64_t conn, const rtpush_slice *ref) {
     rp_redis *r = (rp_redis *)hub->desc.bus->user;
-    char topic[RP_TOPIC_MAX + 1];
-    memcpy(topic, name.data, name.size);
-    topic[name.size] = 0;
-    if (r->phase == RP_REDIS_LIVE && !ref && rp_start_is_foreign(hub, start)) return rp_redis_await(r, conn);
-    if (r->phase != RP_REDIS_LIVE || rp_topic_is_pattern(name) || !rp_redis_is_durable(r, topic)) return false;
-    const rp_topic *t = rp_hub_find_topic(hub, name);
-    bool is_cursor = start->kind == RP_START_SEQ || (start->kind == RP_START_CURSOR && !strcmp(start->epoch, hub->log.epoch));
-    if ((t && t->is_whole) || start->kind <= RP_START_LATEST || (is_cursor && start->seq >= rp_hub_lost(hub, name))) return false;
-    rp_fetch *fetch = *rp_fetch_find(r, name);
-    rp_fetch_waiter *waiter = (rp_fetch_waiter *)rp_mem_get(&hub->mem, sizeof *waiter + (ref ? ref->size : 0));
-    bool is_new = !fetch;
-    if (is_new) fetch = (rp_fetch *)rp_mem_get(&hub->mem, sizeof *fetch);
-    if (!waiter || !fetch) { rp_mem_free(&hub->mem, waiter); return false; } // it is told of a gap
-    waiter->conn = conn;
-    waiter->start = *start;
-    waiter->is_subscription = ref != NULL;
-    if (ref && ref->size) memcpy(waiter + 1, ref->data, waiter->ref_size = ref->size);
-    waiter->next = fetch->waiters;
-    fetch->waiters = waiter;
-    if (!is_new) return true;
-    memcpy(fetch->topic, topic, name.size + 1);
-    fetch->until = hub->wheel.now + RP_FETCH_MS;
-    if (!r->fetches) r->fetch_until = fetch->until;
-    bool is_idle = r->fetching.link && !r->fetches && !r->fetch_greetings;
-    *rp_fetch_find(r, name) = fetch;
+    bool is_new, is_idle = r->fetching.link && !r->fetches.first && !r->fetch_greetings;
+    if (r->phase != RP_REDIS_LIVE) return false;
+    if (!ref && rp_start_is_foreign(hub, start)) return rp_redis_await(r, conn);
+    if (!rp_fetch_is_wanted(hub, name, start)) return false;
+    rp_fetch *fetch = rp_fetch_wait(&r->fetches, name, start, conn, ref, &is_new);
+    if (!fetch || !is_new) return fetch != NULL;
+    if (r->fetches.first == fetch) r->fetch_until = fetch->until;
     if (!r->fetching.link) r->fetching.link = rp_link_open(hub, &rp_fetch_links, r, &r->to), r->fetch_greetings = 1;
-    if (!r->fetching.link) { rp_fetch_free(r, fetch); return false; }
+    if (!r->fetching.link) { rp_fetch_free(&r->fetches, fetch); return false; }
     if (is_idle && r->fetching.link->phase == RP_LINK_OPEN) rp_fetch_ask(r);
     rp_redis_arm(r);
     return true;
@@ -15667,7 +15717,7 @@ static int rp_redis_open(void *user, rtpush_hub *hub) {
     unsigned char random[8];
     char hex[17];
     if (r->hub) return RTPUSH_E_STATE; // of one hub
-    r->hub = hub;
+    r->hub = r->fetches.hub = hub;
     if (!rp_redis_take_url(r, r->url)) return rp_hub_error(hub, RTPUSH_E_URL, "redis://[USER:PASS@]HOST[:PORT][/DB], rediss, unix:PATH, redis+sentinel://HOST,HOST/MASTER");
     if (!rp_dial_prepare(hub)) return RTPUSH_E_MEMORY;
     if (hub->sys.random(hub->sys.user, random, sizeof random)) return RTPUSH_E_SYSTEM;
@@ -15704,7 +15754,7 @@ static void rp_redis_close(void *user, rtpush_hub *hub) {
         if (r->phase == RP_REDIS_LIVE) rp_redis_goodbye(r);
         r->phase = RP_REDIS_OVER;
         rp_redis_confirm(r);
-        while (r->fetches) rp_fetch_free(r, r->fetches);
+        while (r->fetches.first) rp_fetch_free(&r->fetches, r->fetches.first);
         rp_line_close(r, &r->fetching);
         rp_line_close(r, &r->asking);
         rp_line_close(r, &r->following);
@@ -16305,7 +16355,7 @@ static int rp_hub_step(rtpush_hub *hub, int timeout_ms) {
 #endif // RP_SERVER
 
 // ============================================================================
-// >>crew  desc.threads loops in one process, each with its own hub  (uses: create, server, registry)
+// >>crew  desc.threads loops in one process, each with its own hub  (uses: create, server, registry, await)
 //
 // The first hub, the leader, has the log, its own or a bus's. What comes into it goes into
 // a list, too, in the same order; the other loops follow that list, each at its own pace,
@@ -16331,6 +16381,8 @@ typedef struct rp_loop {
     rp_item *at;  // the last that it passed
     bool is_awake; // it will look
     char life[RP_TOPIC_MAX];
+    rp_fetches fetches; // what it waits for
+    rp_timer patience;  // and not for ever
     pthread_t thread;
 } rp_loop;
 
@@ -16376,17 +16428,17 @@ static void rp_item_release(rp_crew *crew, rp_item *item) {
 
 // The leader's log has something new. Without memory, or with a loop that is too far behind, it is left out: who
 // follows sees the hole, and tells a gap.
-static void rp_crew_tap(rtpush_hub *hub, enum rp_item_type type, const rtpush_message *m) {
+static bool rp_crew_add(rtpush_hub *hub, enum rp_item_type type, const rtpush_message *m) {
     rp_crew *crew = hub->crew;
     size_t topic = strlen(m->topic) + 1, event = strlen(m->event) + 1, size = sizeof(rp_item) + topic + event + m->size;
     rp_item *item = hub->loop ? NULL : (rp_item *)RTPUSH_REALLOC(NULL, size);
-    if (!item) return;
+    if (!item) return false;
     item->next = NULL;
     item->refs = crew->count - 1;
     item->type = type;
     item->total = size;
     item->m = *m;
-    item->m.time_ms = 0; // each loop's own clock counts
+    if (type != RP_ITEM_PAST) item->m.time_ms = 0; // each loop's own clock counts
     char *to = (char *)(item + 1);
     item->m.topic = (const char *)memcpy(to, m->topic, topic);
     item->m.event = (const char *)memcpy(to + topic, m->event, event);
@@ -16402,6 +16454,21 @@ static void rp_crew_tap(rtpush_hub *hub, enum rp_item_type type, const rtpush_me
     pthread_mutex_unlock(&crew->lock);
     crew->is_told &= !has_room; // the leader's alone
     if (!has_room) RTPUSH_FREE(item);
+    return has_room;
+}
+
+static void rp_crew_tap(rtpush_hub *hub, enum rp_item_type type, const rtpush_message *m) { rp_crew_add(hub, type, m); }
+
+// A loop waits for what the leader holds of a topic: it goes into the list once more, and that it is all of it.
+static void rp_crew_past(rtpush_hub *hub, const char *topic) {
+    rp_topic *t = rp_hub_find_topic(hub, rp_slice_of(topic));
+    bool is_whole = t && t->is_whole;
+    for (uint32_t i = 0; is_whole && i < t->count; i++) {
+        rtpush_message m = rp_msg_view(rp_topic_at(t, i), hub->wheel.now, rp_hub_wall(hub));
+        is_whole = m.ephemeral || rp_crew_add(hub, RP_ITEM_PAST, &m);
+    }
+    uint32_t most = is_whole ? t->keep.count : 0;
+    rp_hub_tap_other(hub, RP_ITEM_WHOLE, is_whole, topic, "", rp_slice(&most, sizeof most), is_whole ? t->source.evicted : 0);
 }
 
 // At the end of the leader's turn, so that the others find all of it.
@@ -16418,18 +16485,27 @@ static void rp_crew_wake(rtpush_hub *hub) {
     }
 }
 
+static void rp_loop_whole(rp_loop *loop, rp_fetch *fetch, const rtpush_message *m) {
+    memcpy(&fetch->most, m->data, sizeof fetch->most);
+    fetch->lost = m->seq;
+    rp_fetch_end(&loop->fetches, fetch, m->kind != 0);
+}
+
 static int rp_loop_apply(rtpush_hub *hub, const rp_item *item) {
     const rtpush_message *m = &item->m;
+    rp_loop *loop = rp_hub_loop(hub);
+    rp_fetch *fetch = item->type < RP_ITEM_PAST ? NULL : *rp_fetch_find(&loop->fetches, rp_slice_of(m->topic));
     bool has_seq = item->type == RP_ITEM_MESSAGE || item->type == RP_ITEM_WORD;
     if (has_seq && m->seq > hub->log.head + 1) rtpush_bus_start(hub, hub->log.epoch, m->seq - 1);
     switch (item->type) {
     case RP_ITEM_MESSAGE: return rtpush_bus_deliver(hub, m);
     case RP_ITEM_CLEAR: return rtpush_bus_clear(hub, m->topic, m->seq);
     case RP_ITEM_WORD: return rp_registry_hear(hub, (char)m->kind, m->event, m->topic, rp_slice(m->data, m->size), m->seq);
-    case RP_ITEM_RESTART: break;
+    case RP_ITEM_RESTART: rp_registry_forget(hub); return rtpush_bus_start(hub, m->event, m->seq);
+    case RP_ITEM_PAST: if (fetch) rp_fetch_put(&loop->fetches, fetch, m); break;
+    case RP_ITEM_WHOLE: if (fetch) rp_loop_whole(loop, fetch, m); break;
     }
-    rp_registry_forget(hub);
-    return rtpush_bus_start(hub, m->event, m->seq);
+    return RTPUSH_OK;
 }
 
 // Takes what the list has. What the loop cannot hold for want of memory it tries again.
@@ -16562,6 +16638,56 @@ static int rp_loop_append(void *user, rtpush_hub *hub, const rtpush_publication 
     if (errand) RTPUSH_FREE(there), rp_errand_free(crew, errand);
     else rp_crew_unload(crew, what->size);
     return errand ? RTPUSH_E_UNAVAILABLE : RTPUSH_E_MEMORY;
+}
+
+// --- older messages: from the leader ---
+
+// The leader fetches what a loop asks for, or has it.
+static void rp_want_run(rtpush_hub *hub, void *arg) {
+    rp_start start;
+    const char *topic = (const char *)arg;
+    memset(&start, 0, sizeof start);
+    start.kind = RP_START_EARLIEST;
+    if (!hub->fetch(hub, rp_slice_of(topic), &start, 0, NULL)) rp_crew_past(hub, topic);
+    RTPUSH_FREE(arg);
+}
+
+static bool rp_loop_want(rtpush_hub *hub, const char *topic) {
+    void *text = RTPUSH_REALLOC(NULL, strlen(topic) + 1);
+    rp_posted *posted = (rp_posted *)RTPUSH_REALLOC(NULL, sizeof *posted);
+    if (text && posted) {
+        memcpy(text, topic, strlen(topic) + 1);
+        if (rp_posted_push(hub->crew->loops[0].hub, posted, rp_want_run, text)) return true;
+    }
+    RTPUSH_FREE(text);
+    RTPUSH_FREE(posted);
+    return false;
+}
+
+// The leader owes an answer; without memory, or at the end, there is none.
+static void rp_loop_give_up(rtpush_hub *hub, rp_timer *timer) {
+    rp_loop *loop = RP_OWNER(rp_loop, patience, timer);
+    while (loop->fetches.first && hub->wheel.now >= loop->fetches.first->until) rp_fetch_end(&loop->fetches, loop->fetches.first, false);
+    if (loop->fetches.first) rp_timer_start(&hub->wheel, timer, loop->fetches.first->until);
+}
+
+static bool rp_loop_fetch(rtpush_hub *hub, rtpush_slice name, const rp_start *start, uint64_t conn, const rtpush_slice *ref) {
+    rp_loop *loop = rp_hub_loop(hub);
+    bool is_new;
+    if (!rp_fetch_is_wanted(hub, name, start)) return false;
+    rp_fetch *fetch = rp_fetch_wait(&loop->fetches, name, start, conn, ref, &is_new);
+    if (!fetch || !is_new) return fetch != NULL;
+    fetch->until += RP_FETCH_MS; // the leader waits, too
+    if (!rp_loop_want(hub, fetch->topic)) { rp_fetch_free(&loop->fetches, fetch); return false; }
+    if (loop->fetches.first == fetch) rp_timer_start(&hub->wheel, &loop->patience, fetch->until);
+    return true;
+}
+
+static void rp_loop_close(void *user, rtpush_hub *hub) {
+    rp_loop *loop = (rp_loop *)user;
+    if (!hub || !loop->fetches.hub) return;
+    while (loop->fetches.first) rp_fetch_free(&loop->fetches, loop->fetches.first);
+    rp_timer_stop(&hub->wheel, &loop->patience);
 }
 
 // --- who is where ---
@@ -16821,7 +16947,7 @@ static void rp_crew_end(rtpush_hub *hub) {
 }
 
 static const rp_hooks rp_crew_hooks = {rp_crew_tap, rp_crew_wake, rp_crew_is_behind, rp_crew_subscribed, rp_crew_subscribers,
-                                       rp_crew_gather, rp_crew_note, rp_crew_connected, rp_crew_deal, rp_crew_is_over, rp_crew_end};
+                                       rp_crew_gather, rp_crew_note, rp_crew_connected, rp_crew_deal, rp_crew_is_over, rp_crew_past, rp_crew_end};
 
 // A new loop begins with all that the leader has.
 static int rp_loop_open(void *user, rtpush_hub *hub) {
@@ -16846,7 +16972,7 @@ static int rp_loop_open(void *user, rtpush_hub *hub) {
     return code ? code : rp_registry_open(hub, loop->life, rp_loop_announce);
 }
 
-static const rtpush_bus rp_loop_bus = {"loop", rp_loop_open, rp_loop_append, rp_loop_turn, NULL, NULL};
+static const rtpush_bus rp_loop_bus = {"loop", rp_loop_open, rp_loop_append, rp_loop_turn, rp_loop_close, NULL};
 
 static int rp_loop_begin(rp_crew *crew, uint32_t i, const rtpush_desc *desc) {
     rp_loop *loop = &crew->loops[i];
@@ -16868,6 +16994,9 @@ static int rp_loop_begin(rp_crew *crew, uint32_t i, const rtpush_desc *desc) {
     hub->loop = i;
     hub->loops = crew->count;
     hub->hooks = &rp_crew_hooks;
+    if (crew->loops[0].hub->fetch) hub->fetch = rp_loop_fetch;
+    loop->fetches.hub = hub;
+    loop->patience.fire = rp_loop_give_up;
     loop->hub = hub;
     crew->running++;
     sigfillset(&all);

@@ -313,6 +313,48 @@ describe('durable', { concurrency: 3 }, () => {
     assert.deepEqual((await poll(b, '/live/keep/x?since=earliest')).messages, [{ id, topic: 'keep/x', data: 'after' }]);
   });
 
+  test('redis_durable_is_read_by_each_of_many_loops', async (t) => {
+    const log = logName(), a = await durable(t, log, 'a');
+    const ids = (await wire.publishAll(a, range(1, 250).map((n) => ['keep/x', `m${n}`]))).map((m) => m.id);
+    await a.stop();
+    await redis.call('XTRIM', `{${log}}:log`, 'MAXLEN', 0);
+    const b = await durable(t, log, 'b', '--threads', '3'), wanted = range(1, 250).map((n) => `m${n}`);
+    // Connections are dealt round: each loop has some of each kind.
+    const all = await Promise.all(range(1, 6).map(async (n) => {
+      const w = await Ws.open(b, '/live/keep/x?since=earliest'), s = await sse(b, '/live/keep/x', { 'Last-Event-ID': ids[99] }), env = await Envelope.open(b);
+      const ack = await env.acked({ type: 'subscribe', topic: 'keep/x', since: ids[239] });
+      for (const text of wanted) await w.expectText(text);
+      assert.deepEqual((await s.take(150)).map((m) => [m.id, m.data]), ids.slice(100).map((id, i) => [id, wanted[100 + i]]));
+      while (ack.before.length < 10) ack.before.push(await env.expect('message'));
+      assert.deepEqual(ack.before.map((m) => [m.type, m.id]), ids.slice(240).map((id) => ['message', id]));
+      assert.deepEqual((await whole(b, 'keep/x')).map((m) => [m.id, m.data]), ids.map((id, i) => [id, wanted[i]]), `poll ${n}`);
+      return [w, s, env];
+    }));
+    const { id } = await pub(b, 'keep/x', 'new');
+    for (const [w, s, env] of all) {
+      await w.expectText('new');
+      assert.equal((await s.take(1))[0].id, id);
+      assert.equal((await env.expect('message')).id, id);
+      for (const x of [w, s, env]) x.close();
+    }
+  });
+
+  test('redis_durable_two_topics_in_one_request_are_both_read', async (t) => {
+    const log = logName(), a = await durable(t, log, 'a');
+    const ids = (await wire.publishAll(a, range(1, 40).map((n) => [`keep/${n % 2}`, `m${n}`]))).map((m) => m.id);
+    await a.stop();
+    await redis.call('XTRIM', `{${log}}:log`, 'MAXLEN', 0);
+    for (const threads of [1, 3]) {
+      const b = await durable(t, log, `b${threads}`, '--threads', `${threads}`);
+      for (const n of range(1, 3)) {
+        const body = await poll(b, '/live/keep/0?topic=keep/1&since=earliest');
+        assert.equal(body.gap, undefined, `${threads} ${n}`);
+        assert.deepEqual(body.messages.map((m) => m.id), ids);
+      }
+      await b.stop();
+    }
+  });
+
   test('redis_durable_is_asked_for_while_redis_stands_still__an_answer_comes__not_a_wrong_one', async (t) => {
     const own = await Redis.start(t, {}), log = logName(), args = ['--durable', 'keep/**'], a = await node(t, own, { log, name: 'a', args });
     const { id } = await pub(a, 'keep/x', 'm1');
