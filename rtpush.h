@@ -579,7 +579,7 @@ typedef struct rtpush_desc {
     // 1: how many loops share the work, at most 64, each in a thread of its own but the first, which is rtpush_run's.
     // Each has its own hub: a callback gets that of the session it is about, and runs in its thread; `user`, sys, backend
     // and alloc must bear that. Sessions, timers and clients are of one loop (rtpush_post_session); publishing, drain,
-    // stop and figures are of all. rtpush_each, rtpush_kick and rtpush_info see their own loop's.
+    // stop, kick and figures are of all. rtpush_each and rtpush_info see their own loop's.
     int64_t threads;
     const char *backend_name;       // "epoll", "kqueue", "poll"; NULL: the best
     const rtpush_backend *backend;  // the host's own
@@ -710,7 +710,7 @@ RTPUSH_DEF int rtpush_set_user(rtpush_hub *hub, rtpush_session session, void *us
 RTPUSH_DEF void *rtpush_get_user(rtpush_hub *hub, rtpush_session session);
 // Closes a session: WebSocket by this code (1000, 3000 to 4999) and reason (at most 123 bytes), others by their end.
 RTPUSH_DEF int rtpush_close(rtpush_hub *hub, rtpush_session session, int code, const char *reason);
-// Closes all sessions of an identity. Returns how many.
+// Closes all sessions of an identity. Returns how many; those of other loops (desc.threads) follow, and are not counted.
 RTPUSH_DEF size_t rtpush_kick(rtpush_hub *hub, const char *identity, int code, const char *reason);
 // Calls each for every session until it returns false. Returns how many. Closing inside is allowed.
 RTPUSH_DEF size_t rtpush_each(rtpush_hub *hub, bool (*each)(rtpush_hub *hub, rtpush_session session, void *user), void *user);
@@ -17500,21 +17500,55 @@ RTPUSH_DEF size_t rtpush_each(rtpush_hub *hub, bool (*each)(rtpush_hub *hub, rtp
         const rp_session *session = (const rp_session *)(const void *)slot;
         if (!(slot->generation & 1) || session->is_ending || !session->is_announced) continue;
         count++;
-        if (!each(hub, rp_slab_handle(slot), user)) break;
+        if (!each(hub, rp_session_handle(session), user)) break;
     }
     rp_hub_exit(hub);
     return count;
 }
 
-RTPUSH_DEF size_t rtpush_kick(rtpush_hub *hub, const char *identity, int code, const char *reason) {
+static size_t rp_hub_kick(rtpush_hub *hub, const char *identity, int code, const char *reason) {
     size_t count = 0;
-    for (uint32_t i = 0; identity && i < rp_slab_end(&hub->people->sessions); i++) {
+    for (uint32_t i = 0; i < rp_slab_end(&hub->people->sessions); i++) {
         rp_slot *slot = rp_slab_at(&hub->people->sessions, i);
         rp_session *session = (rp_session *)(void *)slot;
         if (!(slot->generation & 1) || strcmp(rp_session_identity(session), identity)) continue;
-        count += rtpush_close(hub, rp_slab_handle(slot), code, reason) == RTPUSH_OK;
+        count += rtpush_close(hub, rp_session_handle(session), code, reason) == RTPUSH_OK;
     }
     return count;
+}
+
+#ifdef RP_CREW
+// To another loop: the identity follows, then the reason.
+typedef struct rp_kick {
+    int code;
+    size_t identity;
+} rp_kick;
+
+static void rp_kick_run(rtpush_hub *hub, void *arg) {
+    const rp_kick *kick = (const rp_kick *)arg;
+    const char *identity = (const char *)(kick + 1);
+    rp_hub_kick(hub, identity, kick->code, identity + kick->identity);
+    RTPUSH_FREE(arg);
+}
+
+static void rp_kick_post(rtpush_hub *to, const char *identity, int code, const char *reason) {
+    size_t size = strlen(identity) + 1, rest = strlen(reason) + 1;
+    rp_kick *kick = (rp_kick *)RTPUSH_REALLOC(NULL, sizeof *kick + size + rest);
+    if (!kick) return;
+    kick->code = code;
+    kick->identity = size;
+    memcpy(kick + 1, identity, size);
+    memcpy((char *)(kick + 1) + size, reason, rest);
+    if (rtpush_post(to, rp_kick_run, kick)) RTPUSH_FREE(kick);
+}
+#endif
+
+RTPUSH_DEF size_t rtpush_kick(rtpush_hub *hub, const char *identity, int code, const char *reason) {
+#ifdef RP_CREW
+    for (uint32_t i = 0; identity && hub->crew && i < hub->crew->count; i++)
+        if (i != hub->loop) rp_kick_post(hub->crew->loops[i].hub, identity, code, reason ? reason : "");
+#endif
+    return identity ? rp_hub_kick(hub, identity, code, reason) : 0;
 }
 
 // --- requests ---

@@ -157,6 +157,63 @@ static void what_was_posted_before_destroy_still_runs(void) {
     CHECK_INT(P.ended, THREADS * 20);
 }
 
+// --- several loops (desc.threads) ---
+
+enum { READERS = 9 };
+
+static struct {
+    int open, kicked, others; // clients: that are open; that were closed by 4005; that were closed otherwise
+} K;
+
+static int name_is_token(rtpush_hub *h, rtpush_login *login, void *user) {
+    (void)h, (void)user;
+    snprintf(login->identity, sizeof login->identity, "%.*s", (int)login->token.size, login->token.data);
+    return RTPUSH_OK;
+}
+
+static void *run_leader(void *arg) {
+    rtpush_run((rtpush_hub *)arg);
+    return NULL;
+}
+
+static void on_reader(rtpush_hub *h, rtpush_client client, const rtpush_client_status *status, void *user) {
+    (void)h, (void)client, (void)user;
+    if (status->state == RTPUSH_CLIENT_OPEN) K.open++;
+    if (status->state != RTPUSH_CLIENT_CLOSED) return;
+    if (status->status == 4005) K.kicked++;
+    else K.others++;
+}
+
+static void kick_ann(rtpush_hub *h, void *arg) {
+    (void)arg;
+    rtpush_kick(h, "ann", 4005, "out");
+}
+
+static void a_kick_reaches_the_sessions_of_each_loop(void) {
+    int port = 0, code = 0;
+    char url[64];
+    pthread_t thread;
+    rtpush_desc desc = {.threads = 3, .on_login = name_is_token}, none = {0};
+    rtpush_hub *leader = rtpush_create_ex(&desc, &code), *clients = rtpush_create(&none);
+    if (!leader || !clients || rtpush_listen(leader, "http://127.0.0.1:0", &port)) { wrong(__LINE__, "no hub: %s", rtpush_strerror(code)); return; }
+    pthread_create(&thread, NULL, run_leader, leader);
+    snprintf(url, sizeof url, "http://127.0.0.1:%d/live/t", port);
+    for (int i = 0; i < READERS; i++) {
+        rtpush_client_desc reader = {.url = url, .token = i % 3 == 2 ? "bob" : "ann", .transports = "websocket", .once = true, .on_state = on_reader};
+        if (!rtpush_connect(clients, &reader)) wrong(__LINE__, "%s", rtpush_last_error(clients));
+        while (K.open <= i && !K.others) rtpush_step(clients, 100); // one after the other: they are dealt round
+    }
+    rtpush_post(leader, kick_ann, NULL);
+    for (int i = 0; i < 100 && K.kicked < 6; i++) rtpush_step(clients, 50);
+    for (int i = 0; i < 4; i++) rtpush_step(clients, 50);
+    CHECK_INT(K.kicked, 6);
+    CHECK_INT(K.others, 0);
+    rtpush_destroy(clients);
+    rtpush_stop(leader);
+    pthread_join(thread, NULL);
+    rtpush_destroy(leader);
+}
+
 int main(int argc, char **argv) {
     int status = begin(argc, argv);
     if (status) return status;
@@ -165,5 +222,6 @@ int main(int argc, char **argv) {
     RUN(stop_ends_run_from_four_threads);
     RUN(stop_ends_run_from_a_signal_handler);
     RUN(what_was_posted_before_destroy_still_runs);
+    RUN(a_kick_reaches_the_sessions_of_each_loop);
     return end();
 }
