@@ -582,7 +582,7 @@ typedef struct rtpush_desc {
     // stop, kick and figures are of all. rtpush_each and rtpush_info see their own loop's.
     int64_t threads;
     const char *backend_name;       // "epoll", "kqueue", "poll"; NULL: the best
-    const rtpush_backend *backend;  // the host's own
+    const rtpush_backend *backend;  // the host's own; it outlives the hub
     const rtpush_sys *sys;          // the host's own system calls
     const rtpush_bus *bus;          // the log elsewhere
     const struct rtpush_rule *rules; // how topics are kept, from the first message of a bus on; a NULL pattern ends them
