@@ -139,7 +139,17 @@
 //     room it goes on from the log. If the log has moved on meanwhile its topic's policy decides: close (it may
 //     resume; the default), skip (the gap is told, it goes on from the oldest held), latest (from the newest).
 //     An ephemeral message goes to whoever is there; it is never stored and never a gap.
-//     Acknowledged (201, 202, ack, code 0) means: it is in the log. In this version the log is this process's memory.
+//     Acknowledged (201, 202, ack, code 0) means: it is in the log: the memory of this process, or what desc.bus is.
+//
+// THE LOG ELSEWHERE (desc.bus)
+//
+//     rtpush_journal(dir, …)   on this machine's disk: a restart goes on with the same epoch and ids
+//     rtpush_redis(url, …)     a Redis stream for many nodes: one order, and a cursor of one node is good on each
+//     a table of your own      open, append, close (examples/pipe.c): deliver what comes into the log, in its order
+//
+//     A publish is acknowledged when the bus has it. A bus that is away: readers stay, publishes wait and then get
+//     RTPUSH_E_UNAVAILABLE. One that has lost something: a new epoch, and every reader hears of a gap. What several
+//     processes share is the log, presence and who is where (rtpush_where); limits are each one's own.
 //
 // HOW A BYTE TRAVELS
 //
@@ -197,7 +207,8 @@
 //
 // THREADS, FORKS, SIGNALS, YOUR OWN LOOP
 //
-//     A hub lives on one thread. rtpush_publish_async, rtpush_post and rtpush_stop may be called from others (stop from
+//     A hub lives on one thread; desc.threads gives it more loops, each with a hub of its own for its sessions' callbacks,
+//     all with one log. rtpush_publish_async, rtpush_post and rtpush_stop may be called from others (stop from
 //     signal handlers too). Callbacks run inside rtpush_step and may do anything, also destroy the session at hand or
 //     the hub: what they destroy is freed when the turn ends. No signal, locale or standard stream is touched; a broken
 //     connection raises no SIGPIPE. All descriptors are close-on-exec; a fork without exec must leave the hub alone.
@@ -217,11 +228,22 @@
 //     cookie; by ?token= only where headers cannot, by the first message (rtpush.v1) else. Nothing a client sends is
 //     logged. Names are hashed with a secret key, and every queue is bounded in bytes and in items.
 //
+// A FIFTH TRANSPORT (examples/course/fifth.patch is one, newline-delimited JSON, in 63 lines)
+//
+//      1  spell   how a message reads: a rp_spelling and its branch in rp_spell, if all readers get the same bytes
+//      2  push    a const rp_wire: write (rp_conn_write), put, gap, close; or `answer`, if it answers as a whole
+//      3  push    its first bytes, its heartbeat (rp_push_heartbeat), who is there (rp_push_presence), its last words
+//      4  route   how it is asked for (rp_route_read): its wire, the head of its answer, the phase it lives in
+//      5  open    what a late subscription has lost (rp_open_gap)
+//      6  conn    a phase of its own only if its deadlines are others (rp_conn_deadline, `clock`); then a gauge, too
+//      7  tests   tests/wire: start, resume, gap, a slow reader, drain; and the wire's paper first
+//
 // COMPILE-TIME OPTIONS
 //
 //     RTPUSH_IMPLEMENTATION   the code, in one file        RTPUSH_PARSERS_ONLY    only the parsers
 //     RTPUSH_OPENSSL          with TLS                     RTPUSH_NO_CLIENT       without the C client
 //     RTPUSH_STATIC           all of it static             RTPUSH_NO_THREADS      no lock; then nothing from other threads
+//     RTPUSH_NO_REDIS         without rtpush_redis
 //     RTPUSH_DEF              what public functions are    RTPUSH_DEBUG           check everything after each turn (slow)
 //     RTPUSH_REALLOC, RTPUSH_FREE   the default allocator  RTPUSH_ASSERT          what RTPUSH_DEBUG calls
 // ============================================================================
