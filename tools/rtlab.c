@@ -1009,8 +1009,9 @@ static void write_title(char *to, size_t cap, const settings *set) {
     write_number(size, sizeof size, (double)set->size);
     write_number(seconds, sizeof seconds, set->seconds);
     write_number(interval, sizeof interval, set->interval);
-    snprintf(to, cap, "%s client%s each, %s message%s/s%s of %s bytes, polls every %s s; %s s, %lld round%s", clients, set->clients == 1 ? "" : "s", rate,
-             set->rate > 1 || set->rate < 1 ? "s" : "", set->is_random ? " at random" : "", size, interval, seconds, set->rounds, set->rounds == 1 ? "" : "s");
+    snprintf(to, cap, "%s client%s each, %s message%s/s%s of %s bytes, polls every %s s; %s s, %lld round%s", clients,
+             set->clients == 1 ? "" : "s", rate, set->rate > 1 || set->rate < 1 ? "s" : "", set->is_random ? " at random" : "", size, interval, seconds,
+             set->rounds, set->rounds == 1 ? "" : "s");
 }
 
 static void write_row_title(char *to, size_t cap, const settings *set, enum figure f) {
@@ -1020,7 +1021,8 @@ static void write_row_title(char *to, size_t cap, const settings *set, enum figu
     else snprintf(to, cap, "%s", figure_names[f].title);
 }
 
-static bool has_row(const settings *set, enum figure f) { return set->cut > 0 || (f != BACK && f != BACK_HALF && f != LOST && f != DOUBLED && f != GAPS && f != REPLAYED); }
+// The rows of a cut are the last ones.
+static bool has_row(const settings *set, enum figure f) { return set->cut > 0 || f < BACK_HALF; }
 
 static void print_markdown(const table *t) {
     char text[300];
@@ -1102,10 +1104,10 @@ static void print_json_kind(const table *t, int which) {
 
 static void print_json(const table *t) {
     const settings *set = t->set;
-    printf("{\"tool\":\"rtlab compare\",\"version\":\"" RTPUSH_VERSION "\",\"settings\":{\"rate\":%.10g,\"interval\":%.10g,\"clients\":%lld,", set->rate,
-           set->interval, set->clients);
-    printf("\"seconds\":%.10g,\"size\":%lld,\"rounds\":%lld,\"cut\":%.10g,\"random\":%s},\n\"transports\":[\n", set->seconds, set->size, set->rounds, set->cut,
-           set->is_random ? "true" : "false");
+    printf("{\"tool\":\"rtlab compare\",\"version\":\"" RTPUSH_VERSION "\",\"settings\":{\"rate\":%.10g,\"interval\":%.10g,\"clients\":%lld,",
+           set->rate, set->interval, set->clients);
+    printf("\"seconds\":%.10g,\"size\":%lld,\"rounds\":%lld,\"cut\":%.10g,\"random\":%s},\n\"transports\":[\n",
+           set->seconds, set->size, set->rounds, set->cut, set->is_random ? "true" : "false");
     for (int k = 0; k < set->kind_count; k++) {
         print_json_kind(t, k);
         printf(k + 1 < set->kind_count ? ",\n" : "\n");
@@ -1129,8 +1131,8 @@ static void print_svg_bar(const table *t, int which, enum figure f, double scale
     printf("<text class='l' x='%d' y='%d'>%s</text>", from - 8, y + 12, t->set->kinds[which]->label);
     printf("<rect class='b k%d' x='%d' y='%d' width='%.1f' height='12' rx='2'/>", which, from, y + 2, length < 1 ? 1 : length);
     double most = is_known(s.most) && s.most > 0 ? s.most * scale : 0, end = length > most ? length : most;
-    if (most > 1 && s.most > s.least)
-        printf("<path class='w' d='M%.1f %dh%.1f'/>", from + (s.least > 0 ? s.least * scale : 0), y + 8, (s.most - (s.least > 0 ? s.least : 0)) * scale);
+    double begin = is_known(s.least) && s.least > 0 ? s.least * scale : 0;
+    if (most > 1 && most > begin) printf("<path class='w' d='M%.1f %dh%.1f'/>", from + begin, y + 8, most - begin);
     printf("<text class='v' x='%.1f' y='%d'>%s</text>\n", from + end + 7, y + 12, text);
 }
 
@@ -1159,8 +1161,10 @@ static void print_svg(const table *t) {
     int height = 56 + (count + 1) / 2 * step;
     char title[300];
     write_title(title, sizeof title, t->set);
-    printf("<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 %d %d' width='%d' height='%d' role='img' aria-labelledby='t d'>\n", SVG_WIDTH, height, SVG_WIDTH, height);
-    printf("<title id='t'>What each transport costs</title><desc id='d'>%s. Bars: the median; the line: least to most. The numbers stand beside them.</desc>\n", title);
+    printf("<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 %d %d' width='%d' height='%d' role='img' aria-labelledby='t d'>\n",
+           SVG_WIDTH, height, SVG_WIDTH, height);
+    printf("<title id='t'>What each transport costs</title><desc id='d'>%s. Bars: the median; the line: least to most. The numbers stand beside "
+           "them.</desc>\n", title);
     print_svg_style();
     printf("<rect class='g' width='100%%' height='100%%'/><text class='t' x='16' y='28'>%s</text>\n", title);
     for (int i = 0; i < count; i++) print_svg_panel(t, panels[i], 16 + i % 2 * SVG_PANEL, 60 + i / 2 * step);
@@ -1263,8 +1267,8 @@ static void raise_descriptors(const settings *set) {
         limit.rlim_cur = wanted;
         if (!setrlimit(RLIMIT_NOFILE, &limit)) return;
         getrlimit(RLIMIT_NOFILE, &limit);
-        fail(2, "--clients %lld: each process would need %lld descriptors, and may have %llu (ulimit -Hn). At most --clients %lld", set->clients, (long long)wanted,
-             (unsigned long long)limit.rlim_max, (long long)limit.rlim_max - DESCRIPTORS_APART);
+        fail(2, "--clients %lld: each process would need %lld descriptors, and may have %llu (ulimit -Hn). At most --clients %lld",
+             set->clients, (long long)wanted, (unsigned long long)limit.rlim_max, (long long)limit.rlim_max - DESCRIPTORS_APART);
     }
 }
 

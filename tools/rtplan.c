@@ -31,6 +31,7 @@
 
 #define README "README.md"
 #define RTLAB "README.md, rtlab's table"
+#define MEASURED "rtplan --measure, on two cores"
 #define ASSUMED "assumed"
 #define DEFAULT "default"
 
@@ -61,12 +62,12 @@ static input inputs[] = {
     {"cores", 2, 1, 1024, "", ASSUMED, "of a server", true},
     {"cpu_share", 0.5, 0.01, 1, "", ASSUMED, "of them in use at most", false},
     {"memory_per_connection", 498, 1, 1e7, "bytes", README, "of the process for an idle connection", false},
-    {"kernel_per_connection", 4096, 0, 1e7, "bytes", ASSUMED, "of the kernel for it: socket, file, watch", false},
+    {"kernel_per_connection", 3200, 0, 1e7, "bytes", MEASURED, "of the kernel for it: socket, file, watch", false},
     {"tls_memory", 14900, 0, 1e7, "bytes", README, "more behind TLS: 15.4 KB in all", false},
     {"cpu_per_message", 10, 0.001, 1e6, "us", RTLAB, "server CPU for a message to one stream or socket", false},
     {"cpu_per_poll", 30, 0.001, 1e6, "us", RTLAB, "server CPU for a request and its answer", false},
-    {"cpu_per_connect", 60, 0.001, 1e6, "us", ASSUMED, "server CPU for a new connection and its upgrade", false},
-    {"cpu_per_heartbeat", 20, 0.001, 1e6, "us", ASSUMED, "server CPU for a ping and its pong", false},
+    {"cpu_per_connect", 40, 0.001, 1e6, "us", MEASURED, "server CPU for a new connection and its upgrade", false},
+    {"cpu_per_heartbeat", 20, 0.001, 1e6, "us", MEASURED, "server CPU for a ping and its pong", false},
     {"tls_handshake", 1000, 0, 1e6, "us", "a constant, not measured: ECDSA P-256, nothing resumed", "server CPU for a TLS handshake", false},
 
     {"poll_request", 133, 1, 1e5, "bytes", RTLAB, "a poll of the C client; a browser's has some 500 more (--browser-head)", false},
@@ -89,7 +90,7 @@ static input inputs[] = {
     {"redis_answer", 10, 0, 1e5, "bytes", README, "the answer to who publishes", false},
     {"redis_command", 263, 0, 1e5, "bytes", README ", by its table", "around a payload on its way in", false},
     {"redis_poll", 95, 0, 1e5, "bytes", README ", by its table", "that each node asks with for a publish", false},
-    {"hop", 178, 0, 1e5, "bytes", ASSUMED, "around a payload from node to node", false},
+    {"hop", 73, 0, 1e5, "bytes", README, "around a payload from node to node, by a bare POST", false},
 
     {"herd", 0.1, 0.001, 3600, "s", ASSUMED, "in which all come back without jitter", false},
     {"backoff", 0.5, 0.001, 3600, "s", "rtpush.h", "full jitter: a random time below this", false},
@@ -126,17 +127,25 @@ static const figure figures[] = {
 
     {"Bandwidth, of all servers", "packets", "", "packets for a message (1,448 bytes each)", "ceil((payload + 100) / 1448)"},
     {NULL, "per_packet", "bytes", "around what one carries", "packet + tls * tls_record"},
-    {NULL, "request", "bytes", "a request with its packet, and the acknowledgement of the answer", "poll_request + browser_head + per_packet + packet"},
+    {NULL, "request", "bytes", "a request with its packet, and the acknowledgement of the answer",
+     "poll_request + browser_head + per_packet + packet"},
     {NULL, "shortpoll_up", "Mbit/s", "short poll, up", "shortpoll_requests * request * 8 / 1e6"},
-    {NULL, "shortpoll_down", "Mbit/s", "short poll, down", "(shortpoll_requests * (poll_answer + per_packet) + deliveries * (payload + poll_item + (packets - 1) * per_packet)) * 8 / 1e6"},
+    {NULL, "shortpoll_down", "Mbit/s", "short poll, down",
+     "(shortpoll_requests * (poll_answer + per_packet) + deliveries * (payload + poll_item + (packets - 1) * per_packet)) * 8 / 1e6"},
     {NULL, "longpoll_up", "Mbit/s", "long poll, up", "longpoll_requests * request * 8 / 1e6"},
-    {NULL, "longpoll_down", "Mbit/s", "long poll, down", "(longpoll_requests * (poll_answer + per_packet) + deliveries * (payload + poll_item + (packets - 1) * per_packet)) * 8 / 1e6"},
+    {NULL, "longpoll_down", "Mbit/s", "long poll, down",
+     "(longpoll_requests * (poll_answer + per_packet) + deliveries * (payload + poll_item + (packets - 1) * per_packet)) * 8 / 1e6"},
     {NULL, "sse_up", "Mbit/s", "SSE, up: acknowledgements", "(deliveries * packets + connections / sse_heartbeat) * packet * 8 / 1e6"},
-    {NULL, "sse_down", "Mbit/s", "SSE, down", "(deliveries * (payload + sse_around + packets * per_packet) + connections / sse_heartbeat * (sse_beat + per_packet)) * 8 / 1e6"},
-    {NULL, "websocket_up", "Mbit/s", "WebSocket, up: acknowledgements and pongs", "(deliveries * packets * packet + connections / heartbeat * (pong + per_packet)) * 8 / 1e6"},
-    {NULL, "websocket_down", "Mbit/s", "WebSocket, down", "(deliveries * (payload + websocket_around + packets * per_packet) + connections / heartbeat * (websocket_beat + per_packet)) * 8 / 1e6"},
+    {NULL, "sse_down", "Mbit/s", "SSE, down",
+     "(deliveries * (payload + sse_around + packets * per_packet) + connections / sse_heartbeat * (sse_beat + per_packet)) * 8 / 1e6"},
+    {NULL, "websocket_up", "Mbit/s", "WebSocket, up: acknowledgements and pongs",
+     "(deliveries * packets * packet + connections / heartbeat * (pong + per_packet)) * 8 / 1e6"},
+    {NULL, "websocket_down", "Mbit/s", "WebSocket, down",
+     "(deliveries * (payload + websocket_around + packets * per_packet) "
+     "+ connections / heartbeat * (websocket_beat + per_packet)) * 8 / 1e6"},
 
-    {"Servers: each holds the least of these, and one more is there (N + 1)", "limit_connections", "", "connections that are wanted of one", "connections_per_server"},
+    {"Servers: each holds the least of these, and one more is there (N + 1)", "limit_connections", "", "connections that are wanted of one",
+     "connections_per_server"},
     {NULL, "limit_descriptors", "", "by descriptors", "descriptors - 64"},
     {NULL, "memory_each", "bytes", "a connection takes", "memory_per_connection + tls * tls_memory + kernel_per_connection"},
     {NULL, "limit_memory", "", "by memory", "floor(memory * 1e9 * memory_share / memory_each)"},
@@ -156,7 +165,8 @@ static const figure figures[] = {
     {NULL, "websocket_servers", "", "servers", "ceil(connections / websocket_per_server) + 1"},
     {NULL, "load", "", "WebSocket: clients of each while all live", "connections / websocket_servers"},
 
-    {"Between the servers, three ways (for the WebSocket's number of servers)", "logs", "", "everyone to everyone: logs, as one takes so many publishes", "ceil(rate / redis_ceiling)"},
+    {"Between the servers, three ways (for the WebSocket's number of servers)", "logs", "", "everyone to everyone: logs, as one takes so many publishes",
+     "ceil(rate / redis_ceiling)"},
     {NULL, "log_rate", "1/s", "publishes of each log", "rate / logs"},
     {NULL, "all_in", "Mbit/s", "into Redis", "rate * (payload + redis_command + redis_poll * websocket_servers) * 8 / 1e6"},
     {NULL, "all_out", "Mbit/s", "out of Redis", "rate * (redis_answer + websocket_servers * (payload + redis_message)) * 8 / 1e6"},
@@ -164,10 +174,11 @@ static const figure figures[] = {
     {NULL, "sticky_hops", "1/s", "sticky by topic: messages that go to another server, once", "rate * (1 - 1 / websocket_servers)"},
     {NULL, "sticky_between", "Mbit/s", "between servers", "sticky_hops * (payload + hop) * 8 / 1e6"},
     {NULL, "sticky_readers_most", "", "readers that one topic may have: those of one server", "websocket_per_server"},
-    {NULL, "registry_copies", "", "registry: servers that a message is sent to", "(websocket_servers - 1) * (1 - pow(1 - 1 / websocket_servers, fanout))"},
+    {NULL, "registry_copies", "", "registry: servers that a message is sent to",
+     "(websocket_servers - 1) * (1 - pow(1 - 1 / websocket_servers, fanout))"},
     {NULL, "registry_between", "Mbit/s", "between servers", "rate * registry_copies * (payload + hop) * 8 / 1e6"},
     {NULL, "registry_lookups", "1/s", "questions to the registry, if none is remembered", "rate"},
-    {NULL, "registry_writes", "1/s", "writes: two for each reader that comes or goes", "2 * 2 * setups"},
+    {NULL, "registry_writes", "1/s", "writes: one for each reader that comes, one as it goes", "2 * setups"},
 
     {"One server is lost, and its WebSockets come back", "storm_plain", "1/s", "connections without jitter", "load / herd"},
     {NULL, "storm_jitter", "1/s", "with full jitter", "load / backoff"},
@@ -413,41 +424,49 @@ static void say_why(decision *d, const wishes *w) {
     char *to = d->because[0];
     size_t cap = sizeof d->because[0];
     if (d->which == SHORT_POLL)
-        snprintf(to, cap, "Short polling: %s ms may pass, a poll each %s s brings a message after %s ms at most, and no stream wakes a client less often.",
+        snprintf(to, cap, "Short polling: %s ms may pass, a poll each %s s brings a message after %s ms at most, and no stream wakes a client less "
+                          "often.",
                  text_of(w->latency_ms), text_of(value_of("poll_interval")), text_of(value_of("shortpoll_latency_most")));
     else if (d->which == LONG_POLL)
-        snprintf(to, cap, "Long polling: what stands between holds event streams back and lets no upgrade through, and %s ms do not leave the time for a poll each %s s%s.",
+        snprintf(to, cap, "Long polling: what stands between holds event streams back and lets no upgrade through, and %s ms do not leave the time for "
+                          "a poll each %s s%s.",
                  text_of(w->latency_ms), text_of(value_of("poll_interval")), w->is_two_way ? "; what clients say goes by POST" : "");
     else if (d->which == WEBSOCKET && w->is_two_way)
         snprintf(to, cap, "WebSocket: both sides speak, and on one open connection a word of the client costs a frame instead of a request.");
     else if (d->which == WEBSOCKET)
-        snprintf(to, cap, "WebSocket: no browser needs EventSource, and at %s messages/s for each client the %s bytes that a frame saves of each count.",
+        snprintf(to, cap, "WebSocket: no browser needs EventSource, and at %s messages/s for each client the %s bytes that a frame saves of each "
+                          "count.",
                  text_of(value_of("per_client")), text_of(value_of("sse_around") - value_of("websocket_around")));
     else
-        snprintf(to, cap, "SSE: only the server speaks, and an event stream is plain HTTP%s that resumes by its last id.", w->has_browsers ? ", which browsers read by themselves," : "");
+        snprintf(to, cap, "SSE: only the server speaks, and an event stream is plain HTTP%s that resumes by its last id.",
+                 w->has_browsers ? ", which browsers read by themselves," : "");
 }
 
 // What it asks for, beside short polling, or that beside a stream.
 static void say_cost(decision *d) {
+    static const char *const latencies[] = {"push_latency", "shortpoll_latency"};
     int other = d->which == SHORT_POLL ? SSE : SHORT_POLL;
     snprintf(d->because[1], sizeof d->because[1],
-             "%s clients take %s servers (%s each, by %s, and one to spare), %s Mbit/s down and %s up; by %s it would be %s servers, %s down and %s up, and %s ms instead of %s.",
-             text_of(value_of("connections")), text_of(of(d->which, "servers")), text_of(of(d->which, "per_server")), limit_of(d->which), text_of(of(d->which, "down")),
-             text_of(of(d->which, "up")), transports[other].label, text_of(of(other, "servers")), text_of(of(other, "down")), text_of(of(other, "up")),
-             text_of(value_of(other == SHORT_POLL ? "shortpoll_latency" : "push_latency")), text_of(value_of(other == SHORT_POLL ? "push_latency" : "shortpoll_latency")));
+             "%s clients take %s servers (%s each, by %s, and one to spare), %s Mbit/s down and %s up; by %s it would be %s servers, %s down and "
+             "%s up, and %s ms instead of %s.",
+             text_of(value_of("connections")), text_of(of(d->which, "servers")), text_of(of(d->which, "per_server")), limit_of(d->which),
+             text_of(of(d->which, "down")), text_of(of(d->which, "up")), transports[other].label, text_of(of(other, "servers")),
+             text_of(of(other, "down")), text_of(of(other, "up")), text_of(value_of(latencies[other == SHORT_POLL])),
+             text_of(value_of(latencies[other != SHORT_POLL])));
 }
 
 static void say_caution(decision *d, const wishes *w) {
     char *to = d->because[2];
     size_t cap = sizeof d->because[2];
     if (w->latency_ms < value_of("push_latency"))
-        snprintf(to, cap, "No transport brings a message in %s ms over a line that takes %s there: clients must be nearer.", text_of(w->latency_ms), text_of(value_of("push_latency")));
+        snprintf(to, cap, "No transport brings a message in %s ms over a line that takes %s there: clients must be nearer.",
+                 text_of(w->latency_ms), text_of(value_of("push_latency")));
     else if (d->which == SHORT_POLL)
         snprintf(to, cap, "Change when less than %s s are wanted, or clients speak too; %s %% of the polls bring nothing if messages come at random.",
                  text_of(value_of("poll_interval")), text_of(value_of("shortpoll_empty") * 100));
     else if (d->which == LONG_POLL)
-        snprintf(to, cap, "Let clients try WebSocket and SSE first, as some lines let them through; %s requests/s are the price%s.", text_of(value_of("longpoll_requests")),
-                 value_of("per_client") > 1 ? ", and at more than a message a second each answer carries several" : "");
+        snprintf(to, cap, "Let clients try WebSocket and SSE first, as some lines let them through; %s requests/s are the price%s.",
+                 text_of(value_of("longpoll_requests")), value_of("per_client") > 1 ? ", and at more than a message a second each answer carries several" : "");
     else
         snprintf(to, cap, "Keep long polling below it for lines that %s; a lost server sends %s connections/s to the others with full jitter, %s without%s.",
                  d->which == SSE ? "hold streams back" : "block the upgrade", text_of(value_of("storm_jitter")), text_of(value_of("storm_plain")),
@@ -729,7 +748,8 @@ static void print_inputs(bool all) {
     printf("%s\n", all ? "Inputs" : "Inputs that were given or measured");
     for (int i = 0; i < INPUTS; i++) {
         bool is_shown = all || !strcmp(inputs[i].source, "given") || !strcmp(inputs[i].source, "measured here");
-        if (is_shown) printf("  %-24s %14s %-6s %s (%s)\n", inputs[i].key, text_of(inputs[i].value), inputs[i].unit, inputs[i].title, inputs[i].source);
+        if (!is_shown) continue;
+        printf("  %-24s %14s %-6s %s (%s)\n", inputs[i].key, text_of(inputs[i].value), inputs[i].unit, inputs[i].title, inputs[i].source);
     }
     putchar('\n');
 }
@@ -774,12 +794,12 @@ static void print_json_names(const char *formula) {
 static void print_json(const decision *d) {
     printf("{\"tool\":\"rtplan\",\"version\":\"" RTPUSH_VERSION "\",\n\"inputs\":{");
     for (int i = 0; i < INPUTS; i++)
-        printf("%s\n\"%s\":{\"value\":%.17g,\"unit\":\"%s\",\"source\":\"%s\",\"title\":\"%s\"}", i ? "," : "", inputs[i].key, inputs[i].value, inputs[i].unit,
-               inputs[i].source, inputs[i].title);
+        printf("%s\n\"%s\":{\"value\":%.17g,\"unit\":\"%s\",\"source\":\"%s\",\"title\":\"%s\"}", i ? "," : "", inputs[i].key,
+               inputs[i].value, inputs[i].unit, inputs[i].source, inputs[i].title);
     printf("},\n\"figures\":{");
     for (int i = 0; i < FIGURES; i++) {
-        printf("%s\n\"%s\":{\"value\":%.17g,\"unit\":\"%s\",\"title\":\"%s\",\"formula\":\"%s\",\"from\":{", i ? "," : "", figures[i].key, values[i], figures[i].unit,
-               figures[i].title, figures[i].formula);
+        printf("%s\n\"%s\":{\"value\":%.17g,\"unit\":\"%s\",\"title\":\"%s\",\"formula\":\"%s\",\"from\":{", i ? "," : "",
+               figures[i].key, values[i], figures[i].unit, figures[i].title, figures[i].formula);
         print_json_names(figures[i].formula);
         printf("}}");
     }
@@ -820,7 +840,8 @@ static void print_usage(void) {
         char flag[NAME_MAX_ + 2] = "--";
         if (!strcmp(inputs[i].key, "tls")) continue;
         for (size_t n = 0; inputs[i].key[n]; n++) flag[n + 2] = inputs[i].key[n] == '_' ? '-' : inputs[i].key[n], flag[n + 3] = 0;
-        printf("  %-26s %s %s%s%s (%s)\n", flag, inputs[i].title, text_of(inputs[i].value), *inputs[i].unit ? " " : "", inputs[i].unit, inputs[i].source);
+        printf("  %-26s %s %s%s%s (%s)\n", flag, inputs[i].title, text_of(inputs[i].value),
+               *inputs[i].unit ? " " : "", inputs[i].unit, inputs[i].source);
     }
 }
 
@@ -902,7 +923,8 @@ static void check(void) {
     input *fanout = find_input("fanout");
     if (!strcmp(fanout->source, DEFAULT) && fanout->value > connections) fanout->value = connections < 1 ? 1 : floor_of(connections);
     if (connections < 1) fail(2, "--online leaves fewer than one of the users");
-    if (value_of("fanout") > connections) fail(2, "--fanout %.10g: a message cannot have more readers than the %.10g that are connected", value_of("fanout"), connections);
+    if (value_of("fanout") > connections)
+        fail(2, "--fanout %.10g: a message cannot have more readers than the %.10g that are connected", value_of("fanout"), connections);
     if (value_of("backoff") > value_of("backoff_max")) fail(2, "--backoff is above --backoff-max");
 }
 
