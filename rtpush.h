@@ -750,8 +750,10 @@ RTPUSH_DEF bool rtpush_is_secure(const rtpush_request *request);
 RTPUSH_DEF ptrdiff_t rtpush_certificate(const rtpush_request *request, char *buf, size_t cap);
 // The first header of that name (any case), its value; .data is NULL where there is none.
 RTPUSH_DEF rtpush_slice rtpush_header(const rtpush_request *request, const char *name);
-// A query parameter, decoded into buf (NUL-terminated). -1: none, or it does not fit; else its length.
+// A query parameter, decoded into buf (NUL-terminated). Its length; -1: there is none; -2: it does not fit or decode.
 RTPUSH_DEF ptrdiff_t rtpush_query(const rtpush_request *request, const char *name, char *buf, size_t cap);
+// All of the query as sent, without its `?`; empty if there is none.
+RTPUSH_DEF rtpush_slice rtpush_query_text(const rtpush_request *request);
 // A cookie's value as sent (RFC 6265 §5.4). .data is NULL where there is none.
 RTPUSH_DEF rtpush_slice rtpush_cookie(const rtpush_request *request, const char *name);
 // The whole answer. headers: "Name: value\r\n…" or NULL; Content-Length and Connection are ours.
@@ -11242,6 +11244,7 @@ static void rp_dial_free(rtpush_hub *hub) {
 enum rp_exchange_step { RP_X_IDLE, RP_X_OPENING, RP_X_HEAD, RP_X_BODY, RP_X_SOCKET };
 enum rp_exchange_framing { RP_X_LENGTH, RP_X_CHUNKED, RP_X_TO_END };
 enum { RP_X_INTERIM_MAX = 8 }; // 1xx answers before the real one
+enum { RP_X_CROSSED_MS = 1000 }; // a kept connection that ends so soon after a request was closed while we wrote (RFC 9112 §9.3.1)
 
 typedef struct rp_exchange rp_exchange;
 
@@ -11265,7 +11268,7 @@ struct rp_exchange {
     int status;
     unsigned interim;
     rtpush_chunked chunked;
-    uint64_t left;
+    uint64_t left, wrote_ms; // wrote: when the request went out
     size_t body_max;
     rp_buf request, body; // request: kept until the answer begins
 };
@@ -11293,6 +11296,7 @@ static void rp_exchange_fail(rtpush_hub *hub, rp_exchange *x, int code, const ch
 static void rp_exchange_write(rtpush_hub *hub, rp_exchange *x) {
     rp_buf *out = rp_link_out(hub, x->link);
     x->step = RP_X_HEAD;
+    x->wrote_ms = hub->wheel.now;
     rp_buf_slice_put(&hub->mem, out, rp_buf_slice(&x->request));
 }
 
@@ -11407,11 +11411,11 @@ static void rp_exchange_input(rtpush_hub *hub, rp_link *l) {
 static void rp_exchange_lost(rtpush_hub *hub, rp_link *l, int code, const char *why) {
     rp_exchange *x = (rp_exchange *)l->user;
     enum rp_exchange_step step = (enum rp_exchange_step)x->step;
-    bool is_fresh = step == RP_X_HEAD && !rp_buf_size(&l->in);
+    bool is_fresh = step == RP_X_HEAD && !rp_buf_size(&l->in) && hub->wheel.now < x->wrote_ms + RP_X_CROSSED_MS; // else a poll that was held
     if (x->link != l) return;
     x->link = NULL;
     if (step == RP_X_IDLE) return;
-    if (is_fresh && x->is_reused && rp_exchange_start(hub, x, false)) return; // it was closed while we wrote (RFC 9112 §9.3.1)
+    if (is_fresh && x->is_reused && rp_exchange_start(hub, x, false)) return;
     x->step = RP_X_IDLE;
     if (step == RP_X_BODY && x->framing == RP_X_TO_END && !code) { x->owner->done(hub, x); return; }
     if (!code && step != RP_X_SOCKET) code = RTPUSH_E_CLOSED;
@@ -17589,9 +17593,10 @@ RTPUSH_DEF ptrdiff_t rtpush_certificate(const rtpush_request *request, char *buf
 RTPUSH_DEF rtpush_slice rtpush_header(const rtpush_request *request, const char *name) { return rp_http_header(request->head, name); }
 
 RTPUSH_DEF ptrdiff_t rtpush_query(const rtpush_request *request, const char *name, char *buf, size_t cap) {
-    ptrdiff_t size = rp_query_find(request->head->query, name, buf, cap);
-    return size < 0 ? -1 : size;
+    return rp_query_find(request->head->query, name, buf, cap);
 }
+
+RTPUSH_DEF rtpush_slice rtpush_query_text(const rtpush_request *request) { return request->head->query; }
 
 RTPUSH_DEF rtpush_slice rtpush_cookie(const rtpush_request *request, const char *name) {
     rtpush_slice list = rp_http_header(request->head, "cookie"), part, key;

@@ -1500,8 +1500,8 @@ static bool echo_request(rtpush_request *r) {
     n = put_slice(text, sizeof text, n, "no cookie", rtpush_cookie(r, "d"));
     n = put_slice(text, sizeof text, n, "body", rtpush_body(r));
     ptrdiff_t q = rtpush_query(r, "q", query, sizeof query);
-    n += (size_t)snprintf(text + n, sizeof text - n, "q=%d:%s;none=%d;fit=%d;port=%d;", (int)q, q < 0 ? "" : query, (int)rtpush_query(r, "none", query, sizeof query),
-                          (int)rtpush_query(r, "q", short_one, sizeof short_one), rtpush_request_peer(r).port > 0);
+    n += (size_t)snprintf(text + n, sizeof text - n, "q=%d:%s;none=%d;fit=%d;all=%.*s;port=%d;", (int)q, q < 0 ? "" : query, (int)rtpush_query(r, "none", query, sizeof query),
+                          (int)rtpush_query(r, "q", short_one, sizeof short_one), (int)rtpush_query_text(r).size, rtpush_query_text(r).data, rtpush_request_peer(r).port > 0);
     return rtpush_reply(r, 200, "Content-Type: text/plain\r\nX-Own: yes\r\n", text, n) == RTPUSH_OK;
 }
 
@@ -1585,7 +1585,7 @@ static void on_request_reads_everything_and_replies(void) {
     client *c = dial();
     reply r = request(c, "PATCH", "/echo%20%2f?q=a%20b+c&z=1", "X-A: 1\r\nx-a: 2\r\nCookie: b=1; c=\"v\"; e=f\r\n", "the body");
     CHECK_INT(r.status, 200);
-    CHECK_TEXT(body_text, "method=PATCH;path=/echo /;x-a=1;X-NONE=(none);cookie=\"v\";no cookie=(none);body=the body;q=5:a b c;none=-1;fit=-1;port=0;");
+    CHECK_TEXT(body_text, "method=PATCH;path=/echo /;x-a=1;X-NONE=(none);cookie=\"v\";no cookie=(none);body=the body;q=5:a b c;none=-1;fit=-2;all=q=a%20b+c&z=1;port=0;");
     CHECK_TEXT(header_of(&r, "X-Own", value, sizeof value), "yes");
     r = request(c, "HEAD", "/echo", NULL, NULL); // RFC 9110 §9.3.2: the length without the body
     CHECK_INT(r.status, 200);

@@ -1305,6 +1305,41 @@ static void long_polls_ask_for_wait_ms_and_do_not_hurry(void) {
     finish();
 }
 
+static void say_one_poll(peer *p, const char *head) {
+    if (script.requests == 1) say_empty_poll(p, head); // the next one is held
+}
+
+// Where a server is lost, all its long polls end in one moment: they must not ask again in one.
+static void a_held_poll_that_is_cut_waits_before_it_asks_again(void) {
+    rtpush_client_desc d = client_desc();
+    script_begin(say_one_poll);
+    begin_loop();
+    d.transports = "longpoll";
+    d.backoff_ms = 5000;
+    connect_by(&d);
+    UNTIL(script.requests == 2);
+    pass(1200);
+    script_cut();
+    UNTIL(seen.states[RTPUSH_CLIENT_WAITING] == 1);
+    CHECK_INT(script.requests, 2);
+    finish();
+}
+
+// One that was closed while the request was on its way is asked again at once: nothing was wrong.
+static void a_kept_connection_that_closed_meanwhile_is_made_anew_at_once(void) {
+    rtpush_client_desc d = client_desc();
+    script_begin(say_one_poll);
+    begin_loop();
+    d.transports = "longpoll";
+    d.backoff_ms = 5000;
+    connect_by(&d);
+    UNTIL(script.requests == 2);
+    script_cut();
+    UNTIL(script.requests == 3);
+    CHECK_INT(seen.states[RTPUSH_CLIENT_WAITING], 0);
+    finish();
+}
+
 static void once_ends_with_its_connection(void) {
     for (int t = 0; t < TRANSPORTS && !*why; t++) {
         rtpush_client_desc d = client_desc();
@@ -1634,6 +1669,8 @@ int main(int argc, char **argv) {
     RUN(retry_after_is_obeyed);
     RUN(short_polls_come_at_their_interval);
     RUN(long_polls_ask_for_wait_ms_and_do_not_hurry);
+    RUN(a_held_poll_that_is_cut_waits_before_it_asks_again);
+    RUN(a_kept_connection_that_closed_meanwhile_is_made_anew_at_once);
     RUN(once_ends_with_its_connection);
     RUN(silence_ms_is_an_end);
     RUN(what_did_not_work_is_passed_over_and_tried_again);

@@ -93,6 +93,7 @@ static void look_at_request(rtpush_request *request) {
     NEED(is_text(rtpush_header(request, "x-name"), "value") && rtpush_header(request, "x-none").data == NULL);
     NEED(rtpush_query(request, "q", value, sizeof value) == 3 && !strcmp(value, "a b"));
     NEED(rtpush_query(request, "none", value, sizeof value) == -1);
+    NEED(rtpush_query_text(request).size > 4);
     NEED(is_text(rtpush_cookie(request, "c"), "d"));
     rtpush_peer peer = rtpush_request_peer(request);
     char name[64];

@@ -4,7 +4,7 @@ import vm from 'node:vm';
 import path from 'node:path';
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
-import { top, Copy, publish, answers, eventually, sleep, commandsIn, commandsOf, blocksOf } from './lib.mjs';
+import { top, publish, answers, eventually, sleep, commandsIn, commandsOf, blocksOf } from './lib.mjs';
 import { Session, kindOf } from './shell.mjs';
 import { nginx, haproxy, passes } from './proxy.mjs';
 import { effects } from './effects.mjs';
@@ -12,11 +12,12 @@ import { effects } from './effects.mjs';
 const WebSocket = createRequire(`${top}/tests/wire/package.json`)('ws');
 const rtpush = createRequire(import.meta.url)('../../tools/rtpush.js');
 
-// A page and all that running it needs. isSequence: its sections build on each other, as a lesson's do.
+// A page and what running it needs. isSequence: its sections build on each other, as a lesson's do; the README's do not.
 export class Page {
-  static async of(file, isSequence) {
-    const page = new Page(), markdown = fs.readFileSync(file, 'utf8');
-    Object.assign(page, { isSequence, name: path.basename(file), blocks: blocksOf(markdown), copy: await Copy.of(markdown), said: '', notes: [], listed: [], seen: new Set() });
+  static of(file, copy, isSequence) {
+    const page = new Page();
+    Object.assign(page, { isSequence, copy, said: '', notes: [], listed: [], seen: new Set() });
+    page.blocks = blocksOf(fs.readFileSync(file, 'utf8'));
     page.session = new Session(page);
     page.blocks.forEach((block, i) => { if (block.kind === 'c') page.place(block, i); });
     page.warm = page.compileAhead();
@@ -43,11 +44,16 @@ export class Page {
 
   // All compile lines, two at a time, into the cache: when their turn comes they are done.
   async compileAhead() {
-    const lines = this.blocks.flatMap((b) => (b.kind === 'c' ? b.commands.length || !b.isProgram ? b.commands.map((c) => c.text) : [compileLine(b.name)]
-      : Page.kinds[b.kind] === Page.kinds.sh ? b.text.split('\n') : []));
+    const linesOf = (b) => {
+      if (b.kind === 'c') return b.isProgram && !b.commands.length ? [compileLine(b.name)] : b.commands.map((c) => c.text);
+      return Page.kinds[b.kind] === Page.kinds.sh ? b.text.split('\n') : [];
+    };
+    const lines = this.blocks.flatMap(linesOf);
     const wanted = [...new Set(lines.flatMap((text) => text.match(/\bcc [^&|;#]*/g) ?? []))].filter((text) => !/NAME/.test(text));
     if (this.blocks.some((b) => b.kind === 'c' && !b.isProgram)) wanted.push('cc -c tests/compile/impl.c -o impl.o');
-    const one = async () => { while (wanted.length) await this.copy.run('bash', '-c', `(cd "$PWD"; ${wanted.shift().replace(/-o (\S+)/, '-o .ahead-$$')}; rm -f .ahead-$$)`); };
+    const one = async () => {
+      while (wanted.length) await this.copy.run('bash', '-c', `${wanted.shift().replace(/-o (\S+)/, '-o .ahead-$$')}; rm -f .ahead-$$`);
+    };
     await Promise.all([one(), one()]);
   }
 
@@ -55,8 +61,9 @@ export class Page {
   async filled(text, session) {
     let real = this.copy.moved(text);
     if (/example\.org/.test(real)) real = real.replace(/(ht|w)(tp|s)s?:\/\/example\.org/g, `$1$2://127.0.0.1:${await session.elsewhere()}`);
-    real = real.replace(/\bOLD_PID\b/g, () => session.old).replace(/\bPID\b/g, () => session.pid());
-    real = real.replace(/\bURL\b/g, `http://127.0.0.1:${this.copy.port(8080)}/live/t`).replace(/\bDIR\b/g, this.copy.path('journal'));
+    const values = { OLD_PID: () => session.old, PID: () => session.pid(), DIR: () => this.copy.path('journal'),
+      URL: () => `http://127.0.0.1:${this.copy.port(8080)}/live/t` };
+    real = real.replace(/(?<![$\w{])(OLD_PID|PID|DIR|URL)\b(?!=)/g, (name) => values[name]());
     return real;
   }
 
@@ -93,7 +100,7 @@ export class Page {
 
   async close() {
     await this.warm.catch(() => {});
-    try { await this.session.end(); } finally { this.copy.remove(); }
+    await this.session.end();
   }
 }
 
@@ -126,6 +133,7 @@ function assertShown(commands) {
 async function c(page, block, effect) {
   if (!block.isProgram) return fragment(page, block, effect);
   await page.session.end();
+  page.copy.write(`${block.name}.c`, page.copy.moved(block.text)); // another block may be of the same name
   if (block.commands.length) {
     assert.ok(block.commands.some((x) => x.shown), 'a program whose commands do not say what they show (# -> TEXT)');
     assertShown(block.commands);
@@ -194,7 +202,12 @@ async function script(page, text) {
     const topics = [...text.matchAll(/\.subscribe\(\s*["'`]([^"'`]+)/g)].map((m) => m[1].replace(/\*+$/, 'one'));
     assert.ok(topics.length, 'a script that reads nothing: nothing shows that it works');
     for (const topic of topics) {
-      await eventually(async () => { await publish(`http://127.0.0.1:${port}/live/${topic}`, `fed to ${topic}`); await sleep(100); return printed.some((x) => x.includes(`fed to ${topic}`)); }, () => `${topic} comes; it printed ${printed}`);
+      const comes = async () => {
+        await publish(`http://127.0.0.1:${port}/live/${topic}`, `fed to ${topic}`);
+        await sleep(100);
+        return printed.some((x) => x.includes(`fed to ${topic}`));
+      };
+      await eventually(comes, () => `${topic} comes; it printed ${printed}`);
     }
     assert.deepEqual(printed.filter((x) => x.startsWith('error')), []);
     page.note('effect', `it printed ${printed.length} lines, of ${topics}`);
@@ -227,7 +240,10 @@ async function units(page, block) {
   await page.daemon();
   await page.session.end();
   const program = process.env.RTPUSHD ? path.resolve(process.env.RTPUSHD) : copy.path('rtpushd');
-  for (const part of parts) files.push(copy.write(path.basename(part.split('\n')[0].trim()), part.slice(part.indexOf('\n')).replace(/\/usr\/local\/bin\/rtpushd/g, program)));
+  for (const part of parts) {
+    const [where, ...unit] = part.split('\n');
+    files.push(copy.write(path.basename(where.trim()), unit.join('\n').replaceAll('/usr/local/bin/rtpushd', program)));
+  }
   await page.list('verified, not started by systemd', parts.map((p) => path.basename(p.split('\n')[0])).join(' '), async () => {
     const r = await copy.run('systemd-analyze', 'verify', '--man=no', ...files);
     return { status: files.some((f) => r.out.includes(path.basename(f))) ? 1 : r.status, out: r.out };
@@ -242,6 +258,7 @@ export async function redeployed(page, starts) {
   const made = await page.copy.run('cc', 'tests/readme/inherit.c', '-o', 'inherit');
   assert.equal(made.status, 0, made.out);
   const terminal = page.session.terminal([page.copy.path('inherit'), port]);
+  await eventually(() => answers(port), 'the socket is there');
   for (let i = 0; i < 2; i++) {
     terminal.type(`set -f; ${starts} & P=$!`);
     for (let n = 0; n < 5; n++) ids.push(JSON.parse((await publish(url, `${i} ${n}`)).text).id);

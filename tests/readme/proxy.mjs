@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createRequire } from 'node:module';
-import { top, answers, eventually, publish, sleep, freePort } from './lib.mjs';
+import { top, answers, ask, eventually, publish, read, sleep, freePort } from './lib.mjs';
 
 const WebSocket = createRequire(`${top}/tests/wire/package.json`)('ws');
 
@@ -51,8 +51,8 @@ export async function haproxy(copy, text) {
 // A WebSocket, an event stream and a long poll through it get one message that a page behind it publishes.
 export async function passes(front, daemon) {
   const url = `http://127.0.0.1:${front}/live/t`, page = { Origin: `http://127.0.0.1:${front}` };
-  const stats = async () => (await fetch(`http://127.0.0.1:${daemon}/stats`)).json();
-  await eventually(async () => (await fetch(`${url}`)).status === 200, 'it reaches the daemon');
+  const stats = () => read(`http://127.0.0.1:${daemon}/stats`);
+  await eventually(async () => (await ask(url)).status === 200, 'it reaches the daemon');
   const ws = new WebSocket(url.replace('http', 'ws'), { headers: page }), got = [];
   ws.on('message', (data) => got.push(`websocket ${data}`));
   const stop = new AbortController();

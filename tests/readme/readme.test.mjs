@@ -12,38 +12,55 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { test, describe, before, after } from 'node:test';
 import assert from 'node:assert/strict';
-import { top, blocksOf, commandsOf } from './lib.mjs';
+import { top, Copy, blocksOf, commandsOf } from './lib.mjs';
 import { Page, scriptsOf, wholeProgram } from './kinds.mjs';
 import { kindOf, programIn } from './shell.mjs';
 import { effects } from './effects.mjs';
 
 const README = path.resolve(process.env.README ?? path.join(top, 'README.md'));
 const course = path.join(top, 'examples/course');
-const lessons = process.env.README || !fs.existsSync(course) ? [] : fs.readdirSync(course).filter((x) => x.endsWith('.md')).sort().map((x) => path.join(course, x));
+const names = process.env.README || !fs.existsSync(course) ? [] : fs.readdirSync(course).filter((x) => x.endsWith('.md'));
+const lessons = names.sort((a, b) => (b === 'README.md') - (a === 'README.md') || (a < b ? -1 : 1)).map((x) => path.join(course, x));
 const seen = new Set();
 
-for (const file of [README, ...lessons]) {
-  const isLesson = file !== README;
-  describe(path.relative(top, file), { concurrency: 1 }, () => {
-    let page;
-    before(async () => { page = await Page.of(file, isLesson); });
+// Pages that are read one after the other, in one copy: what one has built, the next one runs.
+function pages(name, files, isSequence) {
+  describe(name, { concurrency: 1 }, () => {
+    let copy, page;
+    before(async () => { copy = await Copy.of(files.map((f) => fs.readFileSync(f, 'utf8')).join('\n')); });
     after(async () => {
-      page.seen.forEach((effect) => seen.add(effect));
-      await page.close();
+      await page?.close();
+      copy.remove();
     });
-    for (const { kind, line, section } of blocksOf(fs.readFileSync(file, 'utf8'))) {
-      test(`${path.basename(file)}:${line} ${kind || 'no kind'}, ${section}`, async (t) => {
-        const notes = await page.run(page.blocks.find((b) => b.line === line));
-        for (const note of notes) t.diagnostic(note);
-        for (const text of page.listed.splice(0)) t.diagnostic(`listed, ${text}`);
-      });
+    for (const file of files) {
+      const open = async () => {
+        await page?.close();
+        page = Page.of(file, copy, isSequence);
+      };
+      for (const { kind, line, section } of blocksOf(fs.readFileSync(file, 'utf8'))) {
+        test(`${path.basename(file)}:${line} ${kind || 'no kind'}, ${section}`, async (t) => {
+          if (page?.file !== file) await open();
+          page.file = file;
+          const notes = await page.run(page.blocks.find((b) => b.line === line));
+          page.seen.forEach((effect) => seen.add(effect));
+          for (const note of notes) t.diagnostic(note);
+          for (const text of page.listed.splice(0)) t.diagnostic(`listed, ${text}`);
+        });
+      }
     }
   });
 }
 
+// The two do not know of each other, so they run side by side.
+describe('pages', { concurrency: 2 }, () => {
+  pages('the README', [README], false);
+  if (lessons.length) pages('the course', lessons, true);
+});
+
 describe('the test itself', () => {
   test('every_effect_has_met_its_block', () => {
-    assert.deepEqual(effects.filter((e) => !seen.has(e)).map((e) => `${e.kind} ${e.when}`), []);
+    const page = fs.readFileSync(README, 'utf8');
+    assert.deepEqual(effects.filter((e) => !seen.has(e) && (!e.within || e.within.test(page))).map((e) => `${e.kind} ${e.when}`), []);
   });
 
   test('blocks_are_found__fenced_and_indented', () => {
@@ -60,8 +77,11 @@ describe('the test itself', () => {
   });
 
   test('commands_have_kinds', () => {
-    const kinds = { 'cc -O2 a.c -o a': 'compile', 'cc -O2 examples/a.c -o a && ./a # x': 'program', './a --b &': 'program', './rtcat URL': 'reader', 'curl -d x URL': 'publish',
-      "curl 'URL?wait=25'": 'reader', 'curl -N -m 1 URL': 'get', 'curl URL': 'get', 'curl -N URL &': 'behind', 'curl -X DELETE URL': 'delete', 'kill -TERM 1': 'kill', 'X=$(curl URL)': 'quiet', 'tests/run': 'tests', 'perf stat': 'unknown' };
+    const kinds = { 'cc -O2 a.c -o a': 'compile', 'cc -O2 examples/a.c -o a && ./a # x': 'program', './a --b &': 'program',
+      './rtcat URL': 'reader', 'curl -d x URL': 'publish',
+      "curl 'URL?wait=25'": 'reader',
+      'curl -N -m 1 URL': 'get', 'curl URL': 'get', 'curl -N URL &': 'behind', 'curl -X DELETE URL': 'delete', 'kill -TERM 1': 'kill',
+      'X=$(curl URL)': 'quiet', 'tests/run': 'tests', 'perf stat': 'unknown' };
     for (const [text, kind] of Object.entries(kinds)) assert.equal(kindOf(text), kind, text);
     assert.equal(programIn('cc -O2 tools/a.c -o a'), undefined);
     assert.equal(programIn('examples/cluster/run.sh'), 'cluster/run.sh');
