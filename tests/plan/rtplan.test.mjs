@@ -150,7 +150,7 @@ test('what_limits_a_server_is_named_and_counts', () => {
     [[], 'connections', 15000], [['--connections-per-server', 100000], 'ports', 28232],
     [['--connections-per-server', 100000, '--balancers', 4, '--memory', 64], 'descriptors', 65472],
     [['--connections-per-server', 1000000, '--balancers', 40, '--descriptors', 1000000, '--cores', 16], 'memory', Math.floor(2e9 / 3698)],
-    [['--rate', 100000, '--fanout', 1000], 'cpu', Math.floor(1e6 / (10 * 100 + 20 / 20))],
+    [['--rate', 100000, '--fanout', 1000], 'cpu', Math.floor(1e6 / (9 * 100 + 20 / 20))],
   ];
   for (const [args, name, count] of cases) {
     const p = plan(...args);
