@@ -1090,9 +1090,11 @@ RTPUSH_DEF bool rtpush_matches(const char *pattern, const char *name);
 #if defined(__GNUC__) || defined(__clang__)
 #define RP_ATOMIC_READ(at) __atomic_load_n(at, __ATOMIC_ACQUIRE)
 #define RP_ATOMIC_WRITE(at, value) __atomic_store_n(at, value, __ATOMIC_RELEASE)
+#define RP_ATOMIC_ADD(at, value) __atomic_add_fetch(at, value, __ATOMIC_ACQ_REL)
 #else
 #define RP_ATOMIC_READ(at) (*(at))
 #define RP_ATOMIC_WRITE(at, value) (*(at) = (value))
+#define RP_ATOMIC_ADD(at, value) (*(at) += (value))
 #endif
 
 #define RP_MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -3817,9 +3819,14 @@ typedef struct rp_reader rp_reader;
 
 // Bytes shared by whoever sends them; they follow the struct. refs: messages spelled in it, connections that pin
 // it, and the topic that still appends to it.
+// A message's bytes that several loops have; they follow.
+typedef struct rp_shared {
+    uint32_t refs, size; // refs: of all threads
+} rp_shared;
+
 typedef struct rp_block {
     uint32_t refs, used, cap;
-    uint32_t unused;
+    rp_shared *shared; // NULL: its bytes follow
 } rp_block;
 
 typedef struct rp_piece {
@@ -3901,6 +3908,8 @@ typedef struct rp_log {
     uint64_t despelled; // no message up to here has a spelling but the raw one
     rp_source *dirty_first, *dirty_last;
     rp_topic *trim_first;
+    bool shares;         // other loops have the same messages: large ones are in memory once
+    rp_shared *arriving; // the bytes of the message that is being taken from another loop, if they are shared
 } rp_log;
 
 static rtpush_slice rp_source_name(const rp_source *s) { return rp_slice(s->name, s->name_size); }
@@ -3923,9 +3932,28 @@ static uint64_t rp_source_lost(const rp_source *s) {
 
 // --- blocks ---
 
-enum { RP_BLOCK_FIRST = 256, RP_BLOCK_LAST = 65536, RP_BLOCK_ALONE = 16384 };
+// Below RP_SHARE_MIN a copy for each loop is cheaper than a counter that all cores write.
+enum { RP_BLOCK_FIRST = 256, RP_BLOCK_LAST = 65536, RP_BLOCK_ALONE = 16384, RP_SHARE_MIN = 1024 };
 
-static char *rp_block_bytes(rp_block *block) { return (char *)(block + 1); }
+static char *rp_block_bytes(rp_block *block) { return block->shared ? (char *)(block->shared + 1) : (char *)(block + 1); }
+
+static rp_shared *rp_shared_hold(rp_shared *shared) {
+    if (shared) RP_ATOMIC_ADD(&shared->refs, 1u);
+    return shared;
+}
+
+static void rp_shared_drop(rp_shared *shared) {
+    if (shared && !RP_ATOMIC_ADD(&shared->refs, (uint32_t)-1)) RTPUSH_FREE(shared);
+}
+
+// The system's memory: whichever loop is the last to let go of it frees it.
+static rp_shared *rp_shared_new(size_t size) {
+    rp_shared *shared = (rp_shared *)RTPUSH_REALLOC(NULL, sizeof *shared + size);
+    if (!shared) return NULL;
+    shared->refs = 1;
+    shared->size = (uint32_t)size;
+    return shared;
+}
 
 static rp_block *rp_block_new(rp_log *log, size_t cap) {
     if (cap > UINT32_MAX - sizeof(rp_block)) return NULL;
@@ -3934,6 +3962,7 @@ static rp_block *rp_block_new(rp_log *log, size_t cap) {
     block->refs = 1;
     block->used = 0;
     block->cap = (uint32_t)cap;
+    block->shared = NULL;
     log->bytes += sizeof *block + cap;
     return block;
 }
@@ -3941,6 +3970,7 @@ static rp_block *rp_block_new(rp_log *log, size_t cap) {
 static void rp_block_unref(rp_log *log, rp_block *block) {
     if (!block || --block->refs) return;
     log->bytes -= sizeof *block + block->cap;
+    rp_shared_drop(block->shared);
     rp_mem_free(log->mem, block);
 }
 
@@ -3983,6 +4013,19 @@ static char *rp_topic_room(rp_log *log, rp_topic *t, enum rp_spelling spelling, 
     return rp_block_bytes(tail) + piece->at;
 }
 
+// The same for bytes that all loops share; is_there: they are written already.
+static char *rp_log_room_shared(rp_log *log, size_t size, rp_piece *piece, bool *is_there) {
+    rp_block *block = rp_block_new(log, 0);
+    if (!block) return NULL;
+    *is_there = log->arriving && log->arriving->size == size;
+    block->shared = *is_there ? rp_shared_hold(log->arriving) : rp_shared_new(size);
+    if (!block->shared) { rp_block_unref(log, block); return NULL; }
+    block->used = block->cap = (uint32_t)size;
+    log->bytes += size;
+    *piece = rp_piece_of(block, 0, size);
+    return rp_block_bytes(block);
+}
+
 // --- messages ---
 
 static const char *rp_msg_data(const rp_msg *m) {
@@ -4006,11 +4049,15 @@ static bool rp_msg_home(rp_log *log, rp_topic *t, rp_msg *m, const rtpush_messag
     unsigned char head[RP_WS_HEAD_MAX];
     size_t before = m->event_size ? (size_t)m->event_size + 1 : 0;
     size_t head_size = rp_ws_head(head, m->kind == RTPUSH_BINARY ? RP_WS_BINARY : RP_WS_TEXT, from->size);
-    char *room = rp_topic_room(log, t, RP_RAW, before + head_size + from->size, &m->as[RP_RAW]);
+    size_t size = before + head_size + from->size;
+    bool is_there = false, is_shared = log->shares && size > RP_SHARE_MIN;
+    char *room = is_shared ? rp_log_room_shared(log, size, &m->as[RP_RAW], &is_there) : rp_topic_room(log, t, RP_RAW, size, &m->as[RP_RAW]);
     if (!room) return false;
-    if (before) memcpy(room, from->event, before);
-    memcpy(room + before, head, head_size);
-    if (from->size) memcpy(room + before + head_size, from->data, from->size);
+    if (!is_there) {
+        if (before) memcpy(room, from->event, before);
+        memcpy(room + before, head, head_size);
+        if (from->size) memcpy(room + before + head_size, from->data, from->size);
+    }
     m->as[RP_RAW].at += (uint32_t)before;
     m->as[RP_RAW].size -= (uint32_t)before;
     return true;
@@ -16318,6 +16365,9 @@ static int rp_hub_open(rtpush_hub *hub, const rtpush_desc *desc) {
     if (hub->sys.random(hub->sys.user, &hub->hash_key, sizeof hub->hash_key) || !rp_hub_random_epoch(hub, hub->log.epoch)) return RTPUSH_E_SYSTEM;
     memcpy(&hub->jitter, &hub->hash_key, sizeof hub->jitter);
     hub->log.mem = mem;
+#ifdef RP_CREW
+    hub->log.shares = desc->threads > 1;
+#endif
     hub->quiet.quiet_next = hub->quiet.quiet_prev = &hub->quiet;
     rp_wheel_init(&hub->wheel, hub->sys.now_ms(hub->sys.user));
     bool is_ready = rp_table_init(mem, &hub->names) && rp_table_init(mem, &hub->dead);
@@ -16385,8 +16435,9 @@ static int rp_hub_step(rtpush_hub *hub, int timeout_ms) {
 //
 // The first hub, the leader, has the log, its own or a bus's. What comes into it goes into
 // a list, too, in the same order; the other loops follow that list, each at its own pace,
-// and hand the leader what their clients publish. Readers, spellings, timers and callbacks
-// are of one loop alone. The leader accepts, and deals connections round.
+// and hand the leader what their clients publish. Large messages are in memory once for
+// all; readers, spellings, timers and callbacks are of one loop alone. The leader accepts,
+// and deals connections round.
 // ============================================================================
 #ifdef RP_CREW
 enum { RP_LOOPS_MAX = 64, RP_LETTERS_MAX = 4194304 };
@@ -16397,6 +16448,7 @@ typedef struct rp_item {
     uint32_t refs; // loops that have not passed it
     enum rp_item_type type;
     size_t total;
+    rp_shared *shared; // where the data is, if not behind it
     rtpush_message m;
 } rp_item;
 
@@ -16441,6 +16493,11 @@ static rp_loop *rp_hub_loop(const rtpush_hub *hub) { return &hub->crew->loops[hu
 
 // --- the list ---
 
+static void rp_item_free(rp_item *item) {
+    rp_shared_drop(item->shared);
+    RTPUSH_FREE(item);
+}
+
 static void rp_item_release(rp_crew *crew, rp_item *item) {
     pthread_mutex_lock(&crew->lock);
     bool is_last = !--item->refs;
@@ -16449,37 +16506,54 @@ static void rp_item_release(rp_crew *crew, rp_item *item) {
         crew->first = item->next; // each loop goes in order, so they end in order
     }
     pthread_mutex_unlock(&crew->lock);
-    if (is_last) RTPUSH_FREE(item);
+    if (is_last) rp_item_free(item);
+}
+
+// A message of the log, by its seq; NULL: no message has it.
+static const rp_msg *rp_log_find(const rp_log *log, uint64_t seq) {
+    uint32_t i = seq ? rp_log_after(log, seq - 1) : log->spine_end;
+    return i < log->spine_end && log->spine[i].seq == seq ? log->spine[i].msg : NULL;
+}
+
+// A copy of what is told, but for bytes that the leader's log shares.
+static rp_item *rp_item_new(rtpush_hub *hub, enum rp_item_type type, const rtpush_message *m) {
+    bool is_message = type == RP_ITEM_MESSAGE || type == RP_ITEM_PAST;
+    const rp_msg *kept = is_message ? rp_log_find(&hub->log, m->seq) : NULL;
+    rp_shared *shared = kept ? kept->as[RP_RAW].block->shared : NULL;
+    size_t topic = strlen(m->topic) + 1, event = strlen(m->event) + 1, size = sizeof(rp_item) + topic + event + (shared ? 0 : m->size);
+    rp_item *item = (rp_item *)RTPUSH_REALLOC(NULL, size);
+    if (!item) return NULL;
+    item->next = NULL;
+    item->refs = hub->crew->count - 1;
+    item->type = type;
+    item->total = sizeof(rp_item) + topic + event + m->size;
+    item->shared = rp_shared_hold(shared);
+    item->m = *m;
+    if (type != RP_ITEM_PAST) item->m.time_ms = 0; // each loop's own clock counts
+    char *to = (char *)(item + 1);
+    item->m.topic = (const char *)memcpy(to, m->topic, topic);
+    item->m.event = (const char *)memcpy(to + topic, m->event, event);
+    item->m.data = shared ? rp_msg_data(kept) : to + topic + event;
+    if (m->size && !shared) memcpy(to + topic + event, m->data, m->size);
+    return item;
 }
 
 // The leader's log has something new. Without memory, or with a loop that is too far behind, it is left out: who
 // follows sees the hole, and tells a gap.
 static bool rp_crew_add(rtpush_hub *hub, enum rp_item_type type, const rtpush_message *m) {
     rp_crew *crew = hub->crew;
-    size_t topic = strlen(m->topic) + 1, event = strlen(m->event) + 1, size = sizeof(rp_item) + topic + event + m->size;
-    rp_item *item = hub->loop ? NULL : (rp_item *)RTPUSH_REALLOC(NULL, size);
+    rp_item *item = hub->loop ? NULL : rp_item_new(hub, type, m);
     if (!item) return false;
-    item->next = NULL;
-    item->refs = crew->count - 1;
-    item->type = type;
-    item->total = size;
-    item->m = *m;
-    if (type != RP_ITEM_PAST) item->m.time_ms = 0; // each loop's own clock counts
-    char *to = (char *)(item + 1);
-    item->m.topic = (const char *)memcpy(to, m->topic, topic);
-    item->m.event = (const char *)memcpy(to + topic, m->event, event);
-    item->m.data = to + topic + event;
-    if (m->size) memcpy(to + topic + event, m->data, m->size);
     pthread_mutex_lock(&crew->lock);
     bool has_room = crew->bytes <= (uint64_t)hub->desc.history_total_bytes;
     if (has_room) {
         crew->last->next = item;
         RP_ATOMIC_WRITE(&crew->last, item);
-        crew->bytes += size;
+        crew->bytes += item->total;
     }
     pthread_mutex_unlock(&crew->lock);
     crew->is_told &= !has_room; // the leader's alone
-    if (!has_room) RTPUSH_FREE(item);
+    if (!has_room) rp_item_free(item);
     return has_room;
 }
 
@@ -16544,7 +16618,10 @@ static void rp_loop_turn(void *user, rtpush_hub *hub) {
     pthread_mutex_unlock(&crew->lock);
     while (loop->at != last) {
         rp_item *next = loop->at->next;
-        if (rp_loop_apply(hub, next) == RTPUSH_E_MEMORY) { rtpush_bus_wake(hub); return; }
+        hub->log.arriving = next->shared;
+        int code = rp_loop_apply(hub, next);
+        hub->log.arriving = NULL;
+        if (code == RTPUSH_E_MEMORY) { rtpush_bus_wake(hub); return; }
         rp_item_release(crew, loop->at);
         loop->at = next;
     }
@@ -16939,7 +17016,7 @@ static bool rp_crew_is_over(rtpush_hub *hub) {
 static void rp_crew_free(rp_crew *crew) {
     for (rp_item *item = crew->first, *next; item; item = next) {
         next = item->next;
-        RTPUSH_FREE(item);
+        rp_item_free(item);
     }
     for (rp_node *node; crew->audiences.slots && (node = rp_table_next(&crew->audiences, NULL)) != NULL;) {
         rp_table_remove(&crew->audiences, node);
@@ -16980,11 +17057,14 @@ static int rp_loop_open(void *user, rtpush_hub *hub) {
     rp_loop *loop = (rp_loop *)user;
     const rtpush_hub *leader = loop->crew->loops[0].hub;
     int code = rtpush_bus_start(hub, leader->log.epoch, leader->log.floor);
+    hub->log.shares = true;
     for (uint32_t i = leader->log.spine_first; i < leader->log.spine_end && !code; i++) {
         if (!leader->log.spine[i].msg || leader->log.spine[i].msg->is_ephemeral) continue;
         rtpush_message m = rp_msg_view(leader->log.spine[i].msg, leader->wheel.now, rp_hub_wall(hub));
+        hub->log.arriving = leader->log.spine[i].msg->as[RP_RAW].block->shared;
         code = rtpush_bus_deliver(hub, &m);
     }
+    hub->log.arriving = NULL;
     hub->log.safe = hub->log.head = leader->log.head;
     for (const rp_dead *dead = leader->dead_first; dead && !code; dead = dead->next) {
         rtpush_slice name = rp_slice(dead->name, dead->size);

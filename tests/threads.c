@@ -214,6 +214,66 @@ static void a_kick_reaches_the_sessions_of_each_loop(void) {
     rtpush_destroy(leader);
 }
 
+// --- what several loops have is in memory once ---
+
+enum { LARGE = 5000 };
+
+static struct {
+    int whole;          // messages that came as they were sent
+    rp_shared *shared;  // where the large one is, in the leader
+    bool is_small_own;  // and the small one is not shared
+} L;
+
+static void on_large(rtpush_hub *h, rtpush_client client, const rtpush_message *m, const char *id, void *user) {
+    bool is_whole = m->size == LARGE;
+    for (size_t i = 0; i < m->size && is_whole; i++) is_whole = ((const char *)m->data)[i] == (char)('a' + i % 26);
+    (void)h, (void)client, (void)id, (void)user;
+    L.whole += is_whole;
+}
+
+static void publish_large(rtpush_hub *h, void *arg) {
+    char data[LARGE];
+    (void)arg;
+    for (size_t i = 0; i < LARGE; i++) data[i] = (char)('a' + i % 26);
+    if (rtpush_publish(h, "t", data, LARGE) || rtpush_publish(h, "t", data, 10)) wrong(__LINE__, "rtpush_publish");
+    L.shared = rp_log_find(&h->log, 1)->as[RP_RAW].block->shared;
+    L.is_small_own = !rp_log_find(&h->log, 2)->as[RP_RAW].block->shared;
+}
+
+static void clear_large(rtpush_hub *h, void *arg) {
+    (void)arg;
+    rtpush_clear(h, "t");
+}
+
+static void a_large_message_is_in_memory_once(void) {
+    int port = 0;
+    char url[64];
+    pthread_t thread;
+    rtpush_desc desc = {.threads = 3}, none = {0};
+    rtpush_hub *leader = rtpush_create(&desc), *clients = rtpush_create(&none);
+    if (!leader || !clients || rtpush_listen(leader, "http://127.0.0.1:0", &port)) { wrong(__LINE__, "no hub"); return; }
+    pthread_create(&thread, NULL, run_leader, leader);
+    snprintf(url, sizeof url, "http://127.0.0.1:%d/live/t", port);
+    memset(&K, 0, sizeof K);
+    for (int i = 0; i < READERS; i++) {
+        rtpush_client_desc reader = {.url = url, .transports = i % 2 ? "websocket" : "sse", .once = true, .on_state = on_reader, .on_message = on_large};
+        rtpush_connect(clients, &reader);
+        while (K.open <= i && !K.others) rtpush_step(clients, 100);
+    }
+    rtpush_post(leader, publish_large, NULL);
+    for (int i = 0; i < 100 && L.whole < READERS; i++) rtpush_step(clients, 50);
+    CHECK_INT(L.whole, READERS);
+    CHECK(L.shared && L.is_small_own);
+    // One reference of each loop's log; the list's own goes when all have passed it, or with the next message.
+    CHECK(L.shared && RP_ATOMIC_READ(&L.shared->refs) >= 3 && RP_ATOMIC_READ(&L.shared->refs) <= 4);
+    rtpush_post(leader, clear_large, NULL); // the last loop to drop it frees it
+    for (int i = 0; i < 4; i++) rtpush_step(clients, 50);
+    rtpush_destroy(clients);
+    rtpush_stop(leader);
+    pthread_join(thread, NULL);
+    rtpush_destroy(leader);
+}
+
 int main(int argc, char **argv) {
     int status = begin(argc, argv);
     if (status) return status;
@@ -223,5 +283,6 @@ int main(int argc, char **argv) {
     RUN(stop_ends_run_from_a_signal_handler);
     RUN(what_was_posted_before_destroy_still_runs);
     RUN(a_kick_reaches_the_sessions_of_each_loop);
+    RUN(a_large_message_is_in_memory_once);
     return end();
 }
