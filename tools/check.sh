@@ -85,7 +85,8 @@ else
     for name in no_call_runs_down_the_page functions_are_short private_names_begin_with_rp; do skip $name "no Universal Ctags"; done
 fi
 
-# Every prefix of the header that ends before a banner is a library by itself: what it calls stands above.
+# Every prefix of the header that ends before a banner is a library by itself: what it calls stands above. Each is
+# compiled; each fifth, and the whole, is linked, too.
 if gcc -fkeep-static-functions -x c -c /dev/null -o "$out/probe.o" 2>/dev/null; then
     link() { # link NAME LINES
         head -n "$2" $header >"$out/prefix.h"
@@ -93,9 +94,17 @@ if gcc -fkeep-static-functions -x c -c /dev/null -o "$out/probe.o" 2>/dev/null; 
             -Werror=implicit-function-declaration -x c "$out/prefix.h" -o "$out/prefix.so" >"$out/log" 2>&1
         empty "prefix_before_${1}_links" "$([ $? -eq 0 ] || { grep -E 'error|undefined' "$out/log" || cat "$out/log"; } | head -n 6)"
     }
+    compile() { # compile NAME LINES
+        head -n "$2" $header >"$out/prefix.h"
+        gcc -std=c11 -D_GNU_SOURCE -DRTPUSH_IMPLEMENTATION -fsyntax-only -Werror=implicit-function-declaration -x c "$out/prefix.h" >"$out/log" 2>&1
+        empty "prefix_before_${1}_compiles" "$([ $? -eq 0 ] || { grep -E 'error' "$out/log" || cat "$out/log"; } | head -n 6)"
+    }
+    prefixes=0
     while IFS=: read -r line banner; do
         tag=$(sed 's,^// >>\([^ ]*\).*,\1,' <<<"$banner")
-        [ "$line" -lt 4 ] || link "$tag" $((line - 2))
+        [ "$line" -ge 4 ] || continue
+        prefixes=$((prefixes + 1))
+        if [ $((prefixes % 5)) -eq 0 ]; then link "$tag" $((line - 2)); else compile "$tag" $((line - 2)); fi
     done < <(grep -n '^// >>' $header)
     link the_end "$(wc -l <$header)"
 else skip prefixes_link "no gcc with -fkeep-static-functions"; fi

@@ -127,8 +127,9 @@ for file in examples/*.c tools/*.c; do
     [ -e "$file" ] || continue
     name=$(basename "$file" .c)
     line=$(grep -m 1 -oE '\bcc .*' "$file" | sed 's/ *&&.*//; s/ *\*\/$//')
-    # With every warning. clang's come from its front end, so that it need not make the program again.
-    if [[ $line == *"$file"* ]]; then try "${name}_its_own_cc_line_without_warnings" bash -c "cd '$out/copy' && $line ${warnings[*]}"; else not_ok "${name}_its_own_cc_line" "no cc line with $file in its first comment"; fi
+    # With every warning. That the header has none with -O2 was seen above; the program's own line is taken with -O0, which
+    # is done in a third of the time, and clang's warnings come from its front end.
+    if [[ $line == *"$file"* ]]; then try "${name}_its_own_cc_line_without_warnings" bash -c "cd '$out/copy' && ${line/-O2/-O0} ${warnings[*]}"; else not_ok "${name}_its_own_cc_line" "no cc line with $file in its first comment"; fi
     if command -v clang >/dev/null; then try "${name}_clang_without_warnings" clang -fsyntax-only "${warnings[@]}" "$file"; fi
 done
 
