@@ -9,10 +9,11 @@
 // One seed is one life of a hub: limits, names, readers and what happens, without a socket. The readers are rp_reader
 // objects on wires of the test, which take as many bytes as chance says. Their bytes are parsed as a client would;
 // each message names itself. For each reader and each message the oracle knows whether it must come, may come or must
-// not come; what is held it reads off the rings, what ought to be held it computes. -DBREAK_RULE=n breaks a rule of the
-// header on purpose (see RTPUSH_BREAK there); then a life has to fail.
-#ifdef BREAK_RULE
-#define RTPUSH_BREAK(rule) ((rule) == BREAK_RULE)
+// not come; what is held it reads off the rings, what ought to be held it computes. With -DMODEL_BREAKS the flag --break N
+// breaks a rule of the header on purpose (see RTPUSH_BREAK there); then a life has to fail.
+#ifdef MODEL_BREAKS
+static long broken_rule;
+#define RTPUSH_BREAK(rule) ((rule) == broken_rule)
 #endif
 #define RTPUSH_IMPLEMENTATION
 #include "../rtpush.h"
@@ -1719,6 +1720,9 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "--verbose")) is_verbose = true;
         else if (!strcmp(argv[i], "--until")) is_until = true;
         else if (!strcmp(argv[i], "--blind")) is_blind = true;
+#ifdef MODEL_BREAKS
+        else if (!strcmp(argv[i], "--break") && i + 1 < argc) broken_rule = strtol(argv[++i], NULL, 10);
+#endif
         else return fprintf(stderr, "model: what is %s?\n", argv[i]), 2;
     }
     for (size_t i = 0; i < sizeof filler; i++) filler[i] = (char)('a' + (i * 7 + i / 26) % 26);

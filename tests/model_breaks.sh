@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Is the model sharp? Builds tests/model.c once for each rule of the log with that rule broken (RTPUSH_BREAK in the
-# header), and counts the seeds until a life fails: by all that the model looks at, and `blind`, by what readers get
-# alone. A crash or an endless loop is a find, too, and is said to be one. A rule whose breakage no life notices is a
+# Is the model sharp? Runs tests/model.c for each rule of the log with that rule broken (RTPUSH_BREAK in the header), and
+# counts the seeds until a life fails: by all that the model looks at, and `blind`, by what readers get alone. A crash or an endless loop is a find, too, and is said to be one. A rule whose breakage no life notices is a
 # failure, and so is a life that fails with no rule broken. A count above SEEDS: one of the lives that failed once,
 # which are kept. From anywhere: bash tests/model_breaks.sh [SEEDS]
 set -u
@@ -39,7 +38,7 @@ what_is() {
 run() {
     local rule=$1 status
     shift
-    timeout 120 "$out/model_$rule" --until --runs "$seeds" "$@" >"$out/found_$rule" 2>&1
+    timeout 120 "$out/model" --break "$rule" --until --runs "$seeds" "$@" >"$out/found_$rule" 2>&1
     status=$?
     found=$(sed -n 's/^found after \([0-9]*\): .*/\1/p' "$out/found_$rule" | head -n 1)
     how=$(sed -n 's/^found after [0-9]*: //p' "$out/found_$rule" | head -n 1)
@@ -52,14 +51,11 @@ rules=$(grep -o 'RTPUSH_BREAK([0-9]*)' rtpush.h | tr -dc '0-9\n' | sort -un)
 for rule in 1 2 3 4 5 6 7 8 9; do # the core's invariants
     grep -qx "$rule" <<<"$rules" || not_ok "model_break_$rule" "the header has no place that breaks it"
 done
+$cc -std=c99 -D_GNU_SOURCE -O1 -w -DMODEL_BREAKS tests/model.c -o "$out/model" -pthread 2>"$out/log" || not_ok model_breaks "does not compile"
 printf '%-5s %-48s %7s %7s  %s\n' rule "broken -> seeds until found" all blind "found by"
 for rule in 0 $rules; do
     name=model_break_$rule
     [ "$rule" != 0 ] || name=model_with_no_rule_broken
-    if ! $cc -std=c99 -D_GNU_SOURCE -O1 -w -DBREAK_RULE="$rule" tests/model.c -o "$out/model_$rule" -pthread 2>"$out/log_$rule"; then
-        not_ok "$name" "does not compile"
-        continue
-    fi
     run "$rule" --blind
     blind=$found
     run "$rule"
