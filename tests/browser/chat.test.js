@@ -92,7 +92,9 @@ describe('the program', () => {
 // --- one conversation ---
 
 describe('one conversation', { concurrency: 3 }, () => {
-  for (const [i, a] of TRANSPORTS.entries()) for (const b of TRANSPORTS.slice(i)) {
+  // A ring of pairs has each transport twice; all ten with BROWSER_LONG=1.
+  for (const [i, a] of TRANSPORTS.entries()) for (const [k, b] of TRANSPORTS.entries()) {
+    if (k < i || (!process.env.BROWSER_LONG && k - i !== 1 && k - i !== TRANSPORTS.length - 1)) continue;
     it(`two_tabs_on_${a}_and_${b}_see_the_same_in_the_same_order`, async () => {
       const room = someRoom(), ann = await enter('Ann', room, a), bob = await enter('Bob', room, b);
       const talk = async (page, name) => { for (let k = 0; k < 8; k++) await say(page, `${name} ${k}`); };
