@@ -16745,13 +16745,13 @@ static int rp_loop_append(void *user, rtpush_hub *hub, const rtpush_publication 
 
 // --- older messages: from the leader ---
 
-// The leader fetches what a loop asks for, or has it.
+// The leader fetches what a loop asks for, or has it. Without hooks the other loops have ended.
 static void rp_want_run(rtpush_hub *hub, void *arg) {
     rp_start start;
     const char *topic = (const char *)arg;
     memset(&start, 0, sizeof start);
     start.kind = RP_START_EARLIEST;
-    if (!hub->fetch(hub, rp_slice_of(topic), &start, 0, NULL)) rp_crew_past(hub, topic);
+    if (hub->hooks && !hub->fetch(hub, rp_slice_of(topic), &start, 0, NULL)) rp_crew_past(hub, topic);
     RTPUSH_FREE(arg);
 }
 

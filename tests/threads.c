@@ -274,6 +274,22 @@ static void a_large_message_is_in_memory_once(void) {
     rtpush_destroy(leader);
 }
 
+// A loop's question for older messages is on its way when the hub is destroyed: nobody is left to be told.
+static bool has_all(rtpush_hub *h, rtpush_slice topic, const rp_start *start, uint64_t conn, const rtpush_slice *ref) {
+    return (void)h, (void)topic, (void)start, (void)conn, (void)ref, false;
+}
+
+static void a_question_that_comes_too_late_is_for_nobody(void) {
+    rtpush_desc desc = {.threads = 2};
+    rtpush_hub *leader = rtpush_create(&desc);
+    if (!leader) { wrong(__LINE__, "no hub"); return; }
+    CHECK_CODE(rtpush_publish(leader, "@user/ann", "x", 1), RTPUSH_OK);
+    rp_hub_find_topic(leader, rp_slice_of("@user/ann"))->is_whole = true;
+    leader->fetch = has_all;
+    CHECK(rp_loop_want(leader->crew->loops[1].hub, "@user/ann"));
+    rtpush_destroy(leader);
+}
+
 int main(int argc, char **argv) {
     int status = begin(argc, argv);
     if (status) return status;
@@ -284,5 +300,6 @@ int main(int argc, char **argv) {
     RUN(what_was_posted_before_destroy_still_runs);
     RUN(a_kick_reaches_the_sessions_of_each_loop);
     RUN(a_large_message_is_in_memory_once);
+    RUN(a_question_that_comes_too_late_is_for_nobody);
     return end();
 }
