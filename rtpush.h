@@ -3817,13 +3817,13 @@ typedef struct rp_topic rp_topic;
 typedef struct rp_source rp_source;
 typedef struct rp_reader rp_reader;
 
-// Bytes shared by whoever sends them; they follow the struct. refs: messages spelled in it, connections that pin
-// it, and the topic that still appends to it.
 // A message's bytes that several loops have; they follow.
 typedef struct rp_shared {
     uint32_t refs, size; // refs: of all threads
 } rp_shared;
 
+// Bytes shared by whoever sends them. refs: messages spelled in it, connections that pin it, and the topic that still
+// appends to it.
 typedef struct rp_block {
     uint32_t refs, used, cap;
     rp_shared *shared; // NULL: its bytes follow
@@ -3948,6 +3948,7 @@ static void rp_shared_drop(rp_shared *shared) {
 
 // The system's memory: whichever loop is the last to let go of it frees it.
 static rp_shared *rp_shared_new(size_t size) {
+    if (size > UINT32_MAX - sizeof(rp_shared)) return NULL; // as rp_block_new
     rp_shared *shared = (rp_shared *)RTPUSH_REALLOC(NULL, sizeof *shared + size);
     if (!shared) return NULL;
     shared->refs = 1;
@@ -4454,7 +4455,7 @@ enum rp_item_type { RP_ITEM_MESSAGE, RP_ITEM_CLEAR, RP_ITEM_RESTART, RP_ITEM_WOR
 
 // How a hub is one of several (room `crew`). NULL: it is alone.
 typedef struct rp_hooks {
-    void (*tap)(rtpush_hub *hub, enum rp_item_type type, const rtpush_message *m);
+    bool (*tap)(rtpush_hub *hub, enum rp_item_type type, const rtpush_message *m); // false: it is left out
     void (*wake)(rtpush_hub *hub);
     bool (*is_behind)(const rtpush_hub *hub);
     void (*subscribed)(rtpush_hub *hub, const rp_source *s, int by);
@@ -10680,6 +10681,16 @@ static bool rp_posted_push(rtpush_hub *hub, rp_posted *posted, void (*fn)(rtpush
     return !is_closed;
 }
 
+// The same with memory of its own, which is the system's: desc.alloc is for the hub's thread alone. 0 or a code: then
+// `arg` is still the caller's.
+static int rp_posted_send(rtpush_hub *hub, void (*fn)(rtpush_hub *hub, void *arg), void *arg) {
+    rp_posted *posted = (rp_posted *)RTPUSH_REALLOC(NULL, sizeof *posted);
+    if (!posted) return RTPUSH_E_MEMORY;
+    if (rp_posted_push(hub, posted, fn, arg)) return RTPUSH_OK;
+    RTPUSH_FREE(posted);
+    return RTPUSH_E_STATE;
+}
+
 static rp_posted *rp_server_take_posted(rp_server *server) {
     rp_server_lock(server);
     rp_posted *newest = server->posted, *oldest = NULL;
@@ -16540,7 +16551,7 @@ static rp_item *rp_item_new(rtpush_hub *hub, enum rp_item_type type, const rtpus
 
 // The leader's log has something new. Without memory, or with a loop that is too far behind, it is left out: who
 // follows sees the hole, and tells a gap.
-static bool rp_crew_add(rtpush_hub *hub, enum rp_item_type type, const rtpush_message *m) {
+static bool rp_crew_tap(rtpush_hub *hub, enum rp_item_type type, const rtpush_message *m) {
     rp_crew *crew = hub->crew;
     rp_item *item = hub->loop ? NULL : rp_item_new(hub, type, m);
     if (!item) return false;
@@ -16557,15 +16568,13 @@ static bool rp_crew_add(rtpush_hub *hub, enum rp_item_type type, const rtpush_me
     return has_room;
 }
 
-static void rp_crew_tap(rtpush_hub *hub, enum rp_item_type type, const rtpush_message *m) { rp_crew_add(hub, type, m); }
-
 // A loop waits for what the leader holds of a topic: it goes into the list once more, and that it is all of it.
 static void rp_crew_past(rtpush_hub *hub, const char *topic) {
     rp_topic *t = rp_hub_find_topic(hub, rp_slice_of(topic));
     bool is_whole = t && t->is_whole;
     for (uint32_t i = 0; is_whole && i < t->count; i++) {
         rtpush_message m = rp_msg_view(rp_topic_at(t, i), hub->wheel.now, rp_hub_wall(hub));
-        is_whole = m.ephemeral || rp_crew_add(hub, RP_ITEM_PAST, &m);
+        is_whole = m.ephemeral || rp_crew_tap(hub, RP_ITEM_PAST, &m);
     }
     uint32_t most = is_whole ? t->keep.count : 0;
     rp_hub_tap_other(hub, RP_ITEM_WHOLE, is_whole, topic, "", rp_slice(&most, sizeof most), is_whole ? t->source.evicted : 0);
@@ -16757,13 +16766,10 @@ static void rp_want_run(rtpush_hub *hub, void *arg) {
 
 static bool rp_loop_want(rtpush_hub *hub, const char *topic) {
     void *text = RTPUSH_REALLOC(NULL, strlen(topic) + 1);
-    rp_posted *posted = (rp_posted *)RTPUSH_REALLOC(NULL, sizeof *posted);
-    if (text && posted) {
-        memcpy(text, topic, strlen(topic) + 1);
-        if (rp_posted_push(hub->crew->loops[0].hub, posted, rp_want_run, text)) return true;
-    }
+    if (!text) return false;
+    memcpy(text, topic, strlen(topic) + 1);
+    if (!rp_posted_send(hub->crew->loops[0].hub, rp_want_run, text)) return true;
     RTPUSH_FREE(text);
-    RTPUSH_FREE(posted);
     return false;
 }
 
@@ -16812,18 +16818,15 @@ static void rp_word_run(rtpush_hub *hub, void *arg) {
 static int rp_loop_announce(rtpush_hub *hub, const char *own, const char *topic, rtpush_slice changes) {
     size_t life = strlen(own) + 1, size = strlen(topic) + 1;
     rp_word *word = (rp_word *)RTPUSH_REALLOC(NULL, sizeof *word + life + size + changes.size);
-    rp_posted *posted = (rp_posted *)RTPUSH_REALLOC(NULL, sizeof *posted);
-    if (word && posted) {
-        word->life = life;
-        word->topic = size;
-        word->size = changes.size;
-        memcpy(word + 1, own, life);
-        memcpy((char *)(word + 1) + life, topic, size);
-        if (changes.size) memcpy((char *)(word + 1) + life + size, changes.data, changes.size);
-        if (rp_posted_push(hub->crew->loops[0].hub, posted, rp_word_run, word)) return RTPUSH_OK;
-    }
+    if (!word) return RTPUSH_E_MEMORY;
+    word->life = life;
+    word->topic = size;
+    word->size = changes.size;
+    memcpy(word + 1, own, life);
+    memcpy((char *)(word + 1) + life, topic, size);
+    if (changes.size) memcpy((char *)(word + 1) + life + size, changes.data, changes.size);
+    if (!rp_posted_send(hub->crew->loops[0].hub, rp_word_run, word)) return RTPUSH_OK;
     RTPUSH_FREE(word);
-    RTPUSH_FREE(posted);
     return RTPUSH_E_MEMORY;
 }
 
@@ -16925,15 +16928,12 @@ static bool rp_crew_deal(rtpush_hub *hub, int fd, const rtpush_peer *peer, bool 
     bool is_counted = hub->desc.connections_per_ip_max > 0; // those of one address are counted by one loop
     uint32_t to = (is_counted ? (uint32_t)rp_hash(&crew->hash_key, peer->addr, sizeof peer->addr) : crew->next++) % crew->count;
     rp_dealt *dealt = to ? (rp_dealt *)RTPUSH_REALLOC(NULL, sizeof *dealt) : NULL;
-    rp_posted *posted = dealt ? (rp_posted *)RTPUSH_REALLOC(NULL, sizeof *posted) : NULL;
-    if (posted) {
-        dealt->fd = fd;
-        dealt->peer = *peer;
-        dealt->is_tls = is_tls;
-        if (rp_posted_push(crew->loops[to].hub, posted, rp_dealt_take, dealt)) return true;
-    }
+    if (!dealt) return false;
+    dealt->fd = fd;
+    dealt->peer = *peer;
+    dealt->is_tls = is_tls;
+    if (!rp_posted_send(crew->loops[to].hub, rp_dealt_take, dealt)) return true;
     RTPUSH_FREE(dealt);
-    RTPUSH_FREE(posted);
     return false;
 }
 
@@ -17322,11 +17322,7 @@ RTPUSH_DEF uint64_t rtpush_now(rtpush_hub *hub) { return hub->wheel.now; }
 // --- other threads ---
 
 RTPUSH_DEF int rtpush_post(rtpush_hub *hub, void (*fn)(rtpush_hub *hub, void *arg), void *arg) {
-    rp_posted *posted = (rp_posted *)RTPUSH_REALLOC(NULL, sizeof *posted); // desc.alloc is for the hub's thread alone
-    if (!posted) return RTPUSH_E_MEMORY;
-    if (rp_posted_push(hub, posted, fn, arg)) return RTPUSH_OK;
-    RTPUSH_FREE(posted);
-    return RTPUSH_E_STATE;
+    return rp_posted_send(hub, fn, arg);
 }
 
 RTPUSH_DEF int rtpush_post_session(rtpush_hub *hub, rtpush_session session, void (*fn)(rtpush_hub *hub, void *arg), void *arg) {
