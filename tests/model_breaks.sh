@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Is the model sharp? Runs tests/model.c for each rule of the log with that rule broken (RTPUSH_BREAK in the header), and
-# counts the seeds until a life fails: by all that the model looks at, and `blind`, by what readers get alone. A crash or an endless loop is a find, too, and is said to be one. A rule whose breakage no life notices is a
-# failure, and so is a life that fails with no rule broken. A count above SEEDS: one of the lives that failed once,
-# which are kept. From anywhere: bash tests/model_breaks.sh [SEEDS]
+# counts the seeds until a life fails: by all that the model looks at, and `blind`, by what readers get alone. A crash or
+# an endless loop is a find, too, and is said to be one. A rule whose breakage no life notices is a failure, and so is a
+# life that fails with no rule broken. A count above SEEDS: one of the lives that failed once, which are kept. From
+# anywhere: bash tests/model_breaks.sh [SEEDS]
 set -u
 cd "$(dirname "$0")/.." || exit 1
 seeds=${1:-5000} out=build/model_breaks

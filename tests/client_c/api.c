@@ -1309,8 +1309,8 @@ static void say_one_poll(peer *p, const char *head) {
     if (script.requests == 1) say_empty_poll(p, head); // the next one is held
 }
 
-// Where a server is lost, all its long polls end in one moment: they must not ask again in one.
-static void a_held_poll_that_is_cut_waits_before_it_asks_again(void) {
+// A poll is held on a connection that has carried one before it.
+static void begin_held_poll(void) {
     rtpush_client_desc d = client_desc();
     script_begin(say_one_poll);
     begin_loop();
@@ -1318,6 +1318,11 @@ static void a_held_poll_that_is_cut_waits_before_it_asks_again(void) {
     d.backoff_ms = 5000;
     connect_by(&d);
     UNTIL(script.requests == 2);
+}
+
+// Where a server is lost, all its long polls end in one moment: they must not ask again in one.
+static void a_held_poll_that_is_cut_waits_before_it_asks_again(void) {
+    begin_held_poll();
     pass(1200);
     script_cut();
     UNTIL(seen.states[RTPUSH_CLIENT_WAITING] == 1);
@@ -1327,13 +1332,7 @@ static void a_held_poll_that_is_cut_waits_before_it_asks_again(void) {
 
 // One that was closed while the request was on its way is asked again at once: nothing was wrong.
 static void a_kept_connection_that_closed_meanwhile_is_made_anew_at_once(void) {
-    rtpush_client_desc d = client_desc();
-    script_begin(say_one_poll);
-    begin_loop();
-    d.transports = "longpoll";
-    d.backoff_ms = 5000;
-    connect_by(&d);
-    UNTIL(script.requests == 2);
+    begin_held_poll();
     script_cut();
     UNTIL(script.requests == 3);
     CHECK_INT(seen.states[RTPUSH_CLIENT_WAITING], 0);

@@ -34,7 +34,7 @@ export const WAYS = {
     title: 'registry, direct forwarding', hasRedis: true, isRegistry: true, home: (c) => c.dice(c.n),
     forwards: (c, at, topic) => new Set(c.readers.filter((r) => r.topic === topic && r.home !== at).map((r) => r.home)).size,
     async publish(c, at, topic, data) {
-      const homes = new Set((await c.hops[at].registry.ask(command('SMEMBERS', topic))).map((member) => parseInt(member, 10)));
+      const homes = new Set((await c.hops[at].book.ask(command('SMEMBERS', topic))).map((member) => parseInt(member, 10)));
       await Promise.all([...homes].map((home) => c.hops[at].post(home, topic, data)));
     },
     share: (n, readers) => (n - 1) * (1 - (1 - 1 / n) ** readers),
@@ -90,7 +90,7 @@ class Hop {
   static async open(nodes, at, redis) {
     const h = Object.assign(new Hop(), { at, nodes, lines: [], statuses: new Set() });
     for (const node of nodes) h.lines.push(await Line.open(node.port, httpAnswer));
-    if (redis) h.registry = await Line.open(redis.port, redisAnswer);
+    if (redis) h.book = await Line.open(redis.port, redisAnswer);
     return h;
   }
 
@@ -102,7 +102,7 @@ class Hop {
   // To and from the other nodes.
   bytes(direction) { return this.lines.reduce((sum, line, to) => sum + (to === this.at ? 0 : line.socket[direction]), 0); }
 
-  end() { for (const line of [...this.lines, this.registry]) line?.socket.destroy(); }
+  end() { for (const line of [...this.lines, this.book]) line?.socket.destroy(); }
 }
 
 // A reader: an event stream, open and at its place when this returns.
@@ -151,7 +151,7 @@ class Cluster {
 
   // Each reader by the forwarder of its node, as it comes and as it goes.
   async register(verb) {
-    if (this.way.isRegistry) await Promise.all(this.readers.map((r, i) => this.hops[r.home].registry.ask(command(verb, r.topic, `${r.home} ${i}`))));
+    if (this.way.isRegistry) await Promise.all(this.readers.map((r, i) => this.hops[r.home].book.ask(command(verb, r.topic, `${r.home} ${i}`))));
   }
 
   // What Redis has counted so far, without what asking costs.

@@ -9,20 +9,12 @@ import path from 'node:path';
 import { spawn } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
+import { sleep, eventually } from '../wire/lib.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const WebSocket = createRequire(path.join(here, '../wire/package.json'))('ws');
 const LAB = path.resolve(process.env.LAB ?? path.join(here, '../../build/lab'));
 const NAMES = ['short', 'long', 'sse', 'ws'];
-const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
-
-async function eventually(fn, what, ms = 15000) {
-  for (const end = Date.now() + ms; ; await sleep(20)) {
-    const value = await fn();
-    if (value) return value;
-    if (Date.now() > end) throw new Error(`never: ${what}`);
-  }
-}
 
 // --- the program ---
 
@@ -74,6 +66,19 @@ async function allOpen(l, n, names = NAMES) {
     const { lanes } = await l.stats();
     return names.every((name) => lanes[name].clients.open === n && lanes[name].connections === n);
   }, `${n} clients are open in ${names}`);
+}
+
+// The publisher stops, and each of the n has each message once, without a gap. Returns the lanes.
+async function allHaveAll(l, n) {
+  await l.set({ rate: 0 });
+  await sleep(600);
+  const { published, lanes } = await l.stats();
+  for (const name of NAMES) {
+    const c = lanes[name].clients;
+    assert.deepEqual([c.lost, c.gap, c.gaps, c.doubled], [0, 0, 0, 0], name);
+    assert.equal(c.latency.count, n * published, `${name}: each has each`);
+  }
+  return lanes;
 }
 
 // Nothing is under way any more: all that was published has been delivered and received.
@@ -476,13 +481,8 @@ test('lab_restart_keeps_the_log_and_forget_does_not', async (t) => {
   assert.equal(refused.bytes, 0);
   await sleep(1000);
   await allOpen(l, n);
-  await l.set({ rate: 0 });
-  await sleep(600);
-  const { published, lanes } = await l.stats();
+  const lanes = await allHaveAll(l, n);
   for (const name of NAMES) {
-    const c = lanes[name].clients;
-    assert.deepEqual([c.lost, c.gap, c.gaps, c.doubled], [0, 0, 0, 0], name);
-    assert.equal(c.latency.count, n * published, `${name}: each has each`);
     assert.ok(lanes[name].server.accepted >= n && lanes[name].server.accepted < 4 * n, `${name}: its counters go on over its hubs`);
   }
   const after = await (await fetch(`http://127.0.0.1:${l.lanes.ws.direct}/live/lab?since=latest`)).json();
@@ -528,14 +528,7 @@ test('lab_drain_sends_away_and_loses_nothing', async (t) => {
   held.socket.destroy();
   await sleep(1500);
   await allOpen(l, n);
-  await l.set({ rate: 0 });
-  await sleep(600);
-  const { published, lanes } = await l.stats();
-  for (const name of NAMES) {
-    const c = lanes[name].clients;
-    assert.deepEqual([c.lost, c.gap, c.gaps, c.doubled], [0, 0, 0, 0], name);
-    assert.equal(c.latency.count, n * published, name);
-  }
+  const lanes = await allHaveAll(l, n);
   const came = lanes.ws.accepts.slice(-Math.floor((Date.now() - from) / 100));
   assert.ok(Math.max(...came) <= n / 3 && came.filter((k) => k > 0).length >= n / 3, `they come one after another: ${came}`);
 });

@@ -8,18 +8,11 @@ import path from 'node:path';
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { sleep, eventually } from '../wire/lib.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 export const top = path.resolve(here, '../..');
-export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
-
-export async function eventually(fn, what, ms = 15000) {
-  for (const end = Date.now() + ms; ; await sleep(40)) {
-    const value = await fn();
-    if (value) return value;
-    if (Date.now() > end) throw new Error(`never: ${typeof what === 'function' ? what() : what}`);
-  }
-}
+export { sleep, eventually };
 
 export const freePort = () => new Promise((done) => {
   const s = net.createServer().listen(0, '127.0.0.1', () => { const { port } = s.address(); s.close(() => done(port)); });

@@ -17,13 +17,13 @@ export const seqOf = (id) => Number(id.slice(9));
 export const range = (from, to) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
 export const datas = (messages) => messages.map((m) => m.data);
 
-// Waits until fn() returns something truthy and returns it.
+// Waits until fn() returns something truthy and returns it. what: a text, or a function that gives one when it is too late.
 export async function eventually(fn, what, ms = PATIENCE) {
   const end = Date.now() + ms;
   for (;;) {
     const value = await fn();
     if (value) return value;
-    if (Date.now() > end) throw new Error(`never: ${what}`);
+    if (Date.now() > end) throw new Error(`never: ${typeof what === 'function' ? what() : what}`);
     await sleep(10);
   }
 }
